@@ -1,0 +1,46 @@
+# Every target builds .venv when it is missing, or when a package's dependencies have changed.
+PYTHON ?= python3
+BIN := .venv/bin
+PACKAGES := ml-agents-envs/pyproject.toml ml-agents/pyproject.toml ml-agents-trainer-plugin/pyproject.toml
+
+.PHONY: train test test-fast lint bench docs clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make train   train an agent to balance a ball (about a minute)"
+	@echo "make test    run all tests"
+	@echo "make lint    check style and types"
+	@echo "make bench   measure speed and memory"
+	@echo "make docs    build the manual into site/"
+
+.venv/installed: constraints.txt requirements-dev.txt $(PACKAGES)
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -r requirements-dev.txt \
+		-e "./ml-agents-envs[builtin]" -e "./ml-agents[plot]" -e ./ml-agents-trainer-plugin
+	@touch $@
+
+train: .venv/installed
+	$(BIN)/mlagents-learn config/ppo/3DBall.yaml --env 3DBall --run-id first-run --force
+
+test: .venv/installed
+	$(BIN)/python -m pytest -n auto
+
+test-fast: .venv/installed
+	$(BIN)/python -m pytest -n auto -m "not learning"
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p mlagents_envs -p mlagents -p mlagents_trainer_plugin
+	$(BIN)/mypy benchmarks
+
+bench: .venv/installed
+	$(BIN)/python -m benchmarks
+
+docs: .venv/installed
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf .venv site results

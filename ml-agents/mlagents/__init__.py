@@ -1,0 +1,1 @@
+"""Reinforcement learning for game and simulation agents, in which anyone can write a trainer."""

@@ -1,0 +1,392 @@
+"""From environment steps to trajectories: columns ``[slot, time, ...]``, one slot per live agent."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from typing import Deque, Dict, Generic, List, Sequence, Tuple, TypeVar
+
+import numpy as np
+
+from mlagents.trainers.action_info import ActionInfo
+from mlagents.trainers.behavior_id_utils import get_global_agent_id
+from mlagents.trainers.stats import StatsReporter
+from mlagents.trainers.trajectory import Trajectory, TrajectoryColumns
+from mlagents_envs.base_env import AgentId, BehaviorSpec, DecisionSteps, TerminalSteps
+from mlagents_envs.exception import UnityObservationException
+from mlagents_envs.side_channel.stats_side_channel import EnvironmentStats, StatsAggregationMethod
+
+T = TypeVar("T")
+
+_FIRST_TIME_CAPACITY = 64
+
+
+class AgentManagerQueue(Generic[T]):
+    """What one side of the training loop leaves for the other, in order."""
+
+    class Empty(Exception):
+        """Nothing waits."""
+
+    def __init__(self, behavior_id: str, maxlen: int = 0):
+        self._maxlen = maxlen
+        self._items: Deque[T] = deque(maxlen=maxlen or None)
+        self._behavior_id = behavior_id
+
+    @property
+    def maxlen(self) -> int:
+        """How many items are kept at most, the newest ones; 0 is no bound."""
+        return self._maxlen
+
+    @property
+    def behavior_id(self) -> str:
+        """The behaviour that the items belong to."""
+        return self._behavior_id
+
+    def qsize(self) -> int:
+        """How many items wait."""
+        return len(self._items)
+
+    def empty(self) -> bool:
+        """Whether nothing waits."""
+        return not self._items
+
+    def get_nowait(self) -> T:
+        """Take the oldest item.
+
+        :raises AgentManagerQueue.Empty: nothing waits.
+        """
+        try:
+            return self._items.popleft()
+        except IndexError:
+            raise self.Empty from None
+
+    def put(self, item: T) -> None:
+        """Add an item behind the others."""
+        self._items.append(item)
+
+
+class _Columns:
+    """The experiences under way: arrays ``[slot, time, ...]`` that grow along both axes.
+
+    At ``[s, length[s]]`` stands the decision that agent of slot s waits to be rewarded for; everything before it is
+    complete. What has not been written is NaN in float columns, so that reading it shows.
+    """
+
+    def __init__(self, spec: BehaviorSpec, horizon: int):
+        self._horizon = horizon
+        action_spec = spec.action_spec
+        n_branches, n_choices = action_spec.discrete_size, sum(action_spec.discrete_branches)
+        self.branches = action_spec.discrete_branches
+        self._shapes: Dict[str, Tuple[Tuple[int, ...], type]] = {
+            "continuous": ((action_spec.continuous_size,), np.float32),
+            "discrete": ((n_branches,), np.int32),
+            "prev_discrete": ((n_branches,), np.int32),
+            "action_mask": ((n_choices,), np.bool_),
+            "reward": ((), np.float32),
+            "group_reward": ((), np.float32),
+            "done": ((), np.bool_),
+            "interrupted": ((), np.bool_),
+        }
+        self._log_prob_shapes: Dict[str, Tuple[Tuple[int, ...], type]] = {
+            "continuous_log_probs": ((action_spec.continuous_size,), np.float32),
+            "discrete_log_probs": ((n_branches,), np.float32),
+        }
+        for index, observation in enumerate(spec.observation_specs):
+            self._shapes[f"obs_{index}"] = (observation.shape, np.float32)
+        self.n_obs = len(spec.observation_specs)
+        self.n_slots = 0
+        self.n_times = 0
+        self.arrays: Dict[str, np.ndarray] = {}
+        self._resize(16, min(_FIRST_TIME_CAPACITY, horizon))
+
+    def _resize(self, n_slots: int, n_times: int) -> None:
+        for name, (shape, dtype) in self._shapes.items():
+            fill = np.nan if dtype is np.float32 else 0
+            grown: np.ndarray = np.full((n_slots, n_times, *shape), fill, dtype=dtype)
+            if name in self.arrays:
+                grown[: self.n_slots, : self.n_times] = self.arrays[name]
+            self.arrays[name] = grown
+        self.n_slots, self.n_times = n_slots, n_times
+
+    def reserve_slots(self, n_slots: int) -> None:
+        """Make room for `n_slots` agents."""
+        if n_slots > self.n_slots:
+            self._resize(max(n_slots, 2 * self.n_slots), self.n_times)
+
+    def reserve_time(self, length: int) -> None:
+        """Make room for `length` experiences in a slot."""
+        if length > self.n_times:
+            self._resize(self.n_slots, min(max(length, 2 * self.n_times), self._horizon))
+
+    def add_log_probs(self) -> None:
+        """Keep log-probabilities too, from now on: not every actor gives them."""
+        if "continuous_log_probs" not in self._shapes:
+            self._shapes.update(self._log_prob_shapes)
+            self._resize(self.n_slots, self.n_times)
+
+    def cut(self, slot: int, length: int) -> TrajectoryColumns:
+        """Return the first `length` experiences of a slot, as copies."""
+        taken = {name: values[slot, :length].copy() for name, values in self.arrays.items()}
+        obs = [taken.pop(f"obs_{index}") for index in range(self.n_obs)]
+        return TrajectoryColumns(obs=obs, branches=self.branches, **taken)
+
+
+class _WorkerSlots:
+    """Which slot an agent of one worker has; the last look-up is reused while the ids stay the same."""
+
+    def __init__(self) -> None:
+        self.by_agent: Dict[AgentId, int] = {}
+        self.last_ids = np.zeros(0, dtype=np.int32)
+        self.last_slots = np.zeros(0, dtype=np.intp)
+
+
+class AgentProcessor:
+    """Gathers the steps of all agents of a behaviour into trajectories.
+
+    :param spec: what the agents observe and how they act.
+    :param behavior_id: the behaviour with its team.
+    :param stats_reporter: where ``Environment/Episode Length`` goes.
+    :param max_trajectory_length: the time horizon, after which a trajectory is cut though the episode goes on.
+    """
+
+    def __init__(
+        self,
+        spec: BehaviorSpec,
+        behavior_id: str,
+        stats_reporter: StatsReporter,
+        max_trajectory_length: int = sys.maxsize,
+    ):
+        self.spec = spec
+        self.behavior_id = behavior_id
+        self._stats_reporter = stats_reporter
+        self._horizon = max_trajectory_length
+        self._columns = _Columns(spec, max_trajectory_length)
+        self._workers: Dict[int, _WorkerSlots] = {}
+        self._free_slots: List[int] = []
+        self._n_slots = 0
+        # Per slot, beside the columns: complete experiences, whether a decision waits for its reward, whether it
+        # has been acted on, the length of the episode, and the agent's id within the run.
+        self._length = np.zeros(0, dtype=np.int64)
+        self._waiting = np.zeros(0, dtype=bool)
+        self._acted = np.zeros(0, dtype=bool)
+        self._episode_length = np.zeros(0, dtype=np.int64)
+        self._last_discrete = np.zeros((0, spec.action_spec.discrete_size), dtype=np.int32)
+        self._agent_ids: List[str] = []
+        self._trajectory_queues: List[AgentManagerQueue[Trajectory]] = []
+
+    def publish_trajectory_queue(self, trajectory_queue: AgentManagerQueue[Trajectory]) -> None:
+        """Add a queue that every finished trajectory is put into."""
+        self._trajectory_queues.append(trajectory_queue)
+
+    def add_experiences(
+        self,
+        decision_steps: DecisionSteps,
+        terminal_steps: TerminalSteps,
+        worker_id: int,
+        previous_action: ActionInfo,
+    ) -> None:
+        """Take in one step of one worker, and publish the trajectories that it completes.
+
+        :param previous_action: what was decided for the worker's last `DecisionSteps`; the rewards here are for it.
+        :raises UnityObservationException: an observation or a reward is NaN or infinite.
+        """
+        self._check_finite(decision_steps)
+        worker = self._workers.setdefault(worker_id, _WorkerSlots())
+        if len(previous_action.agent_ids):
+            self._record_actions(worker, previous_action)
+        if len(terminal_steps):
+            self._check_finite(terminal_steps)
+            self._end_episodes(worker, terminal_steps)
+        if len(decision_steps):
+            slots = self._slots_of(worker, worker_id, decision_steps.agent_id)
+            self._record_rewards(slots, decision_steps)
+            self._record_observations(slots, decision_steps)
+        if len(terminal_steps):
+            self._free(worker, terminal_steps.agent_id)
+
+    def end_episode(self) -> None:
+        """Drop all experiences under way: the environments start anew."""
+        self._workers.clear()
+        self._free_slots = list(range(self._n_slots))
+        self._clear(np.arange(self._n_slots))
+
+    def _check_finite(self, steps: DecisionSteps | TerminalSteps) -> None:
+        """Refuse NaN and infinity; their sum is finite only if all of them are (overflow aside, see below)."""
+        named = [(observation.name, values) for observation, values in zip(self.spec.observation_specs, steps.obs)]
+        for name, values in [*named, ("reward", steps.reward), ("group reward", steps.group_reward)]:
+            # A sum is one pass without a temporary array; finite values that overflow it get the full look.
+            if np.isfinite(np.add.reduce(values, axis=None)) or np.isfinite(values).all():
+                continue
+            row = int(np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))[0])
+            raise UnityObservationException(
+                f"The environment gave a value that is not finite: behavior {self.behavior_id}, agent "
+                f"{int(steps.agent_id[row])}, {name}: {values[row]}. Nothing of this step was used; "
+                f"mend the environment, then go on with --resume."
+            )
+
+    def _slots_of(self, worker: _WorkerSlots, worker_id: int, agent_ids: np.ndarray) -> np.ndarray:
+        """Return the slot of each agent, giving new agents a free one."""
+        if agent_ids is worker.last_ids or np.array_equal(agent_ids, worker.last_ids):
+            return worker.last_slots
+        by_agent = worker.by_agent
+        slots = np.empty(len(agent_ids), dtype=np.intp)
+        for index, agent_id in enumerate(agent_ids.tolist()):
+            slot = by_agent.get(agent_id)
+            if slot is None:
+                slot = by_agent[agent_id] = self._new_slot()
+                self._agent_ids[slot] = get_global_agent_id(worker_id, agent_id)
+            slots[index] = slot
+        worker.last_ids, worker.last_slots = agent_ids.copy(), slots
+        return slots
+
+    def _new_slot(self) -> int:
+        if self._free_slots:
+            return self._free_slots.pop()
+        slot = self._n_slots
+        self._n_slots += 1
+        self._columns.reserve_slots(self._n_slots)
+        self._agent_ids.append("")
+        grow = self._columns.n_slots - len(self._length)
+        if grow > 0:
+            self._length = np.append(self._length, np.zeros(grow, dtype=np.int64))
+            self._waiting = np.append(self._waiting, np.zeros(grow, dtype=bool))
+            self._acted = np.append(self._acted, np.zeros(grow, dtype=bool))
+            self._episode_length = np.append(self._episode_length, np.zeros(grow, dtype=np.int64))
+            blank = np.zeros((grow, self._last_discrete.shape[1]), dtype=np.int32)
+            self._last_discrete = np.append(self._last_discrete, blank, axis=0)
+        return slot
+
+    def _clear(self, slots: np.ndarray) -> None:
+        self._length[slots] = 0
+        self._waiting[slots] = False
+        self._acted[slots] = False
+        self._episode_length[slots] = 0
+        self._last_discrete[slots] = 0
+
+    def _free(self, worker: _WorkerSlots, ended: np.ndarray) -> None:
+        """Give back the slots of agents that ended and did not start again in the same step."""
+        for agent_id in ended.tolist():
+            slot = worker.by_agent.get(agent_id)
+            if slot is not None and not self._waiting[slot]:
+                del worker.by_agent[agent_id]
+                self._free_slots.append(slot)
+                worker.last_ids = np.zeros(0, dtype=np.int32)
+
+    def _record_actions(self, worker: _WorkerSlots, decision: ActionInfo) -> None:
+        """Write what was decided beside the observations it was decided on."""
+        agent_ids = np.asarray(decision.agent_ids)
+        known = worker.last_slots if np.array_equal(agent_ids, worker.last_ids) else None
+        rows: slice | np.ndarray = slice(None)
+        if known is None:
+            slot_list = [worker.by_agent.get(agent_id, -1) for agent_id in agent_ids.tolist()]
+            rows = np.flatnonzero(np.array(slot_list) >= 0)
+            known = np.array(slot_list, dtype=np.intp)[rows]
+        at = (known, self._length[known])
+        arrays = self._columns.arrays
+        arrays["continuous"][at] = decision.action.continuous[rows]
+        if self._columns.branches:
+            discrete = decision.action.discrete[rows]
+            arrays["discrete"][at] = discrete
+            arrays["prev_discrete"][at] = self._last_discrete[known]
+            self._last_discrete[known] = discrete
+        log_probs = decision.outputs.get("log_probs")
+        if log_probs is not None:
+            self._columns.add_log_probs()
+            arrays = self._columns.arrays
+            arrays["continuous_log_probs"][at] = log_probs.continuous[rows]
+            arrays["discrete_log_probs"][at] = log_probs.discrete[rows]
+        self._acted[known] = True
+
+    def _record_rewards(self, slots: np.ndarray, steps: DecisionSteps) -> None:
+        """Complete the experiences of agents that go on, and cut those at the time horizon."""
+        rewarded = self._waiting[slots] & self._acted[slots]
+        if not rewarded.any():
+            return
+        if rewarded.all():
+            rows: slice | np.ndarray = slice(None)
+        else:
+            rows = np.flatnonzero(rewarded)
+            slots = slots[rows]
+        at = (slots, self._length[slots])
+        arrays = self._columns.arrays
+        arrays["reward"][at] = steps.reward[rows]
+        arrays["group_reward"][at] = steps.group_reward[rows]
+        arrays["done"][at] = False
+        arrays["interrupted"][at] = False
+        self._length[slots] += 1
+        self._episode_length[slots] += 1
+        full = np.flatnonzero(self._length[slots] >= self._horizon)
+        if len(full):
+            indices = np.arange(len(steps))[rows]
+            for index in full:
+                self._publish(int(slots[index]), [values[indices[index]] for values in steps.obs])
+            self._length[slots[full]] = 0
+
+    def _record_observations(self, slots: np.ndarray, steps: DecisionSteps) -> None:
+        """Write what agents see now, to be acted on."""
+        times = self._length[slots]
+        self._columns.reserve_time(int(times.max()) + 1)
+        at = (slots, times)
+        arrays = self._columns.arrays
+        for index, values in enumerate(steps.obs):
+            arrays[f"obs_{index}"][at] = values
+        if self._columns.branches:
+            masks = steps.action_mask
+            arrays["action_mask"][at] = False if masks is None else np.concatenate(masks, axis=1)
+        self._waiting[slots] = True
+        self._acted[slots] = False
+
+    def _end_episodes(self, worker: _WorkerSlots, steps: TerminalSteps) -> None:
+        """Complete the last experiences of ended agents and publish their trajectories."""
+        for index, agent_id in enumerate(steps.agent_id.tolist()):
+            slot = worker.by_agent.get(agent_id)
+            if slot is None:
+                continue
+            if self._waiting[slot] and self._acted[slot]:
+                at = (slot, self._length[slot])
+                arrays = self._columns.arrays
+                arrays["reward"][at] = steps.reward[index]
+                arrays["group_reward"][at] = steps.group_reward[index]
+                arrays["done"][at] = True
+                arrays["interrupted"][at] = steps.interrupted[index]
+                self._length[slot] += 1
+                self._episode_length[slot] += 1
+                self._publish(slot, [values[index] for values in steps.obs])
+                self._stats_reporter.add_stat("Environment/Episode Length", int(self._episode_length[slot]))
+            self._clear(np.array([slot]))
+
+    def _publish(self, slot: int, next_obs: Sequence[np.ndarray]) -> None:
+        trajectory = Trajectory(
+            columns=self._columns.cut(slot, int(self._length[slot])),
+            next_obs=[values.copy() for values in next_obs],
+            agent_id=self._agent_ids[slot],
+            behavior_id=self.behavior_id,
+        )
+        for queue in self._trajectory_queues:
+            queue.put(trajectory)
+
+
+class AgentManager(AgentProcessor):
+    """An `AgentProcessor` with the queues that link it to a trainer."""
+
+    def __init__(
+        self,
+        spec: BehaviorSpec,
+        behavior_id: str,
+        stats_reporter: StatsReporter,
+        max_trajectory_length: int = sys.maxsize,
+    ):
+        super().__init__(spec, behavior_id, stats_reporter, max_trajectory_length)
+        self.trajectory_queue: AgentManagerQueue[Trajectory] = AgentManagerQueue(behavior_id)
+        self.publish_trajectory_queue(self.trajectory_queue)
+
+    def record_environment_stats(self, env_stats: EnvironmentStats, worker_id: int) -> None:
+        """Report what the environment itself measured."""
+        for name, values in env_stats.items():
+            for value, aggregation in values:
+                if aggregation is StatsAggregationMethod.MOST_RECENT:
+                    # Of several workers, the first speaks for all.
+                    if worker_id == 0:
+                        self._stats_reporter.set_stat(name, value)
+                else:
+                    self._stats_reporter.add_stat(name, value, aggregation)

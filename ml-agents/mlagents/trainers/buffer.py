@@ -1,0 +1,483 @@
+"""Experience in columns: one growing array per key, that reads like the lists plug-ins were written for."""
+
+from __future__ import annotations
+
+import enum
+import itertools
+from collections.abc import Iterable, Iterator, MutableMapping, MutableSequence
+from typing import Any, Dict, List, Optional, Tuple, Union
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from mlagents_envs.exception import UnityException
+
+BufferEntry = Union[np.ndarray, List[np.ndarray]]
+
+
+class BufferException(UnityException):
+    """A buffer's columns do not fit each other or what was asked of them."""
+
+
+class BufferKey(enum.Enum):
+    """The columns that are not one of several (observations and reward signals are)."""
+
+    ACTION_MASK = "action_mask"
+    CONTINUOUS_ACTION = "continuous_action"
+    NEXT_CONT_ACTION = "next_continuous_action"
+    CONTINUOUS_LOG_PROBS = "continuous_log_probs"
+    DISCRETE_ACTION = "discrete_action"
+    NEXT_DISC_ACTION = "next_discrete_action"
+    DISCRETE_LOG_PROBS = "discrete_log_probs"
+    DONE = "done"
+    ENVIRONMENT_REWARDS = "environment_rewards"
+    MASKS = "masks"
+    MEMORY = "memory"
+    CRITIC_MEMORY = "critic_memory"
+    BASELINE_MEMORY = "poca_baseline_memory"
+    PREV_ACTION = "prev_action"
+    ADVANTAGES = "advantages"
+    DISCOUNTED_RETURNS = "discounted_returns"
+    GROUP_DONES = "group_dones"
+    GROUPMATE_REWARDS = "groupmate_reward"
+    GROUP_REWARD = "group_reward"
+    GROUP_CONTINUOUS_ACTION = "group_continuous_action"
+    GROUP_DISCRETE_ACTION = "group_discrete_aaction"
+    GROUP_NEXT_CONT_ACTION = "group_next_cont_action"
+    GROUP_NEXT_DISC_ACTION = "group_next_disc_action"
+
+
+class ObservationKeyPrefix(enum.Enum):
+    """The first half of an observation's key; the second is its index."""
+
+    OBSERVATION = "obs"
+    NEXT_OBSERVATION = "next_obs"
+    GROUP_OBSERVATION = "group_obs"
+    NEXT_GROUP_OBSERVATION = "next_group_obs"
+
+
+class RewardSignalKeyPrefix(enum.Enum):
+    """The first half of a reward signal's key; the second is its name."""
+
+    REWARDS = "rewards"
+    VALUE_ESTIMATES = "value_estimates"
+    RETURNS = "returns"
+    ADVANTAGE = "advantage"
+    BASELINES = "baselines"
+
+
+AgentBufferKey = Union[BufferKey, Tuple[ObservationKeyPrefix, int], Tuple[RewardSignalKeyPrefix, str]]
+
+
+class RewardSignalUtil:
+    """The keys of a reward signal's columns."""
+
+    @staticmethod
+    def rewards_key(name: str) -> AgentBufferKey:
+        """Return the key of the rewards of signal `name`, after its strength."""
+        return RewardSignalKeyPrefix.REWARDS, name
+
+    @staticmethod
+    def value_estimates_key(name: str) -> AgentBufferKey:
+        """Return the key of the critic's values at the time of collection."""
+        return RewardSignalKeyPrefix.VALUE_ESTIMATES, name
+
+    @staticmethod
+    def returns_key(name: str) -> AgentBufferKey:
+        """Return the key of the critic's targets."""
+        return RewardSignalKeyPrefix.RETURNS, name
+
+    @staticmethod
+    def advantage_key(name: str) -> AgentBufferKey:
+        """Return the key of the advantages of signal `name` alone."""
+        return RewardSignalKeyPrefix.ADVANTAGE, name
+
+    @staticmethod
+    def baseline_estimates_key(name: str) -> AgentBufferKey:
+        """Return the key of the baselines of a multi-agent critic."""
+        return RewardSignalKeyPrefix.BASELINES, name
+
+
+def _as_column(values: Any) -> np.ndarray | None:
+    """Return `values` as one array with rows on axis 0, or None where the rows differ in shape.
+
+    float64 becomes float32: networks take nothing else, and Python's floats are float64.
+    """
+    if isinstance(values, AgentBufferField):
+        return values._rows() if values._ragged is None else None
+    if not isinstance(values, np.ndarray):
+        values = list(values)
+        if values and isinstance(values[0], (list, tuple)):
+            return None
+        try:
+            values = np.asarray(values)
+        except ValueError:
+            return None
+    if values.dtype == object:
+        return None
+    column: np.ndarray = values
+    return column.astype(np.float32) if column.dtype == np.float64 else column
+
+
+class AgentBufferField(MutableSequence):  # type: ignore[type-arg]
+    """One column: rows of equal shape in one contiguous array that grows by doubling.
+
+    Reads and writes like a list of rows. Entries that vary in length (lists of arrays, one per member of a group)
+    are the exception and are kept as a list.
+
+    :param padding_value: by what the last row is multiplied to make the rows that pad a sequence.
+    """
+
+    def __init__(self, values: Iterable[BufferEntry] = (), padding_value: float = 0.0):
+        self.padding_value = padding_value
+        self._array: np.ndarray | None = None
+        self._length = 0
+        self._ragged: List[Any] | None = None
+        if not isinstance(values, tuple) or values:
+            self.extend(values)
+
+    @classmethod
+    def _view(cls, array: np.ndarray, padding_value: float) -> AgentBufferField:
+        """Wrap `array` without a copy."""
+        field = cls.__new__(cls)
+        field.padding_value = padding_value
+        field._array = array
+        field._length = len(array)
+        field._ragged = None
+        return field
+
+    def _rows(self) -> np.ndarray:
+        return np.zeros(0, dtype=np.float32) if self._array is None else self._array[: self._length]
+
+    def __len__(self) -> int:
+        return self._length if self._ragged is None else len(self._ragged)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._rows() if self._ragged is None else self._ragged)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return a row, or for a slice a field that shares its rows with this one."""
+        if self._ragged is not None:
+            picked = self._ragged[index]
+            return AgentBufferField(picked, self.padding_value) if isinstance(index, slice) else picked
+        picked = self._rows()[index]
+        return self._view(picked, self.padding_value) if isinstance(index, slice) else picked
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        if self._ragged is not None:
+            self._ragged[index] = value
+            return
+        whole_column = isinstance(index, slice) and len(range(*index.indices(len(self)))) == len(self)
+        if whole_column:
+            self.set(value)
+        else:
+            self._promote(np.asarray(value).dtype)
+            self._rows()[index] = value
+
+    def __delitem__(self, index: Any) -> None:
+        if self._ragged is not None:
+            del self._ragged[index]
+        else:
+            self.set(np.delete(self._rows(), index, axis=0))
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
+        rows = self._rows() if self._ragged is None else np.asarray(self._ragged)
+        if dtype is not None and rows.dtype != dtype:
+            return rows.astype(dtype)
+        return rows.copy() if copy else rows
+
+    def __repr__(self) -> str:
+        return f"AgentBufferField({list(self)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, (AgentBufferField, list, tuple)) or len(self) != len(other):
+            return NotImplemented if not isinstance(other, (AgentBufferField, list, tuple)) else False
+        return all(np.array_equal(mine, theirs) for mine, theirs in zip(self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def contains_lists(self) -> bool:
+        """Whether the entries are lists, as observations of a group are."""
+        return self._ragged is not None and len(self._ragged) > 0 and isinstance(self._ragged[0], list)
+
+    def insert(self, index: int, value: Any) -> None:
+        """Insert a row before `index`."""
+        if self._ragged is not None:
+            self._ragged.insert(index, value)
+        else:
+            rows = list(self._rows())
+            rows.insert(index, value)
+            self.set(rows)
+
+    def append(self, element: BufferEntry, padding_value: float = 0.0) -> None:
+        """Add one row.
+
+        :param padding_value: see the class; it holds for the whole column.
+        """
+        self.padding_value = padding_value
+        self.extend([element])
+
+    def extend(self, values: Iterable[BufferEntry]) -> None:
+        """Add rows: an array with rows on axis 0, a field, or any iterable of rows."""
+        if self._ragged is None and not isinstance(values, (np.ndarray, AgentBufferField)):
+            values = list(values)
+        column = _as_column(values) if self._ragged is None else None
+        if column is None or (self._length and self._array is not None and column.shape[1:] != self._array.shape[1:]):
+            if self._ragged is None:
+                self._ragged = list(self._rows())
+                self._array = None
+            self._ragged.extend(values)
+            return
+        if not len(column):
+            if self._array is None:
+                self._array = column.copy()
+            return
+        self._reserve(column, self._length + len(column))
+        assert self._array is not None
+        self._array[self._length : self._length + len(column)] = column
+        self._length += len(column)
+
+    def _reserve(self, column: np.ndarray, capacity: int) -> None:
+        """Make room for `capacity` rows like those of `column`."""
+        if self._array is None or not self._length:
+            self._array = np.empty((max(capacity, 16), *column.shape[1:]), dtype=column.dtype)
+            return
+        self._promote(column.dtype)
+        if capacity > len(self._array):
+            grown = np.empty((max(capacity, 2 * len(self._array)), *self._array.shape[1:]), dtype=self._array.dtype)
+            grown[: self._length] = self._rows()
+            self._array = grown
+
+    def _promote(self, dtype: np.dtype[Any]) -> None:
+        """Widen the column's type to hold `dtype` too, within float32."""
+        if self._array is None or self._array.dtype == dtype:
+            return
+        common = np.result_type(self._array.dtype, dtype)
+        if common == np.float64:
+            common = np.dtype(np.float32)
+        if common != self._array.dtype:
+            self._array = self._array.astype(common)
+
+    def set(self, data: Union[List[BufferEntry], np.ndarray, AgentBufferField]) -> None:
+        """Replace all rows."""
+        column = _as_column(data)
+        if column is None:
+            self._array, self._length, self._ragged = None, 0, list(data)
+        else:
+            self._ragged = None
+            self._array = np.array(column)
+            self._length = len(column)
+
+    def reset_field(self) -> None:
+        """Drop all rows."""
+        self._array, self._length, self._ragged = None, 0, None
+
+    def _permute(self, order: np.ndarray) -> None:
+        """Put the rows in `order`, as a copy: tensors made from the old rows stay as they are."""
+        if self._ragged is not None:
+            self._ragged = [self._ragged[index] for index in order]
+        else:
+            self._array = self._rows()[order]
+
+    def get_batch(
+        self, batch_size: Optional[int] = None, training_length: Optional[int] = 1, sequential: bool = True
+    ) -> List[BufferEntry]:
+        """Return the rows of the last sequences, one after the other.
+
+        :param batch_size: how many sequences; None for all.
+        :param training_length: rows per sequence (T).
+        :param sequential: whether sequences follow each other, the last one padded, rather than overlap in all
+            but one row.
+        :raises BufferException: there are not so many sequences.
+        """
+        return list(self._batch(batch_size, training_length or 1, sequential))
+
+    def _batch(self, batch_size: int | None, length: int, sequential: bool = True) -> np.ndarray | List[Any]:
+        count = len(self)
+        available = -(-count // length) if sequential else max(count - length + 1, 0)
+        n_sequences = available if batch_size is None else batch_size
+        if n_sequences > available:
+            raise BufferException(
+                f"{n_sequences} sequences of length {length} were asked of a field of {count} rows, "
+                f"which holds {available}."
+            )
+        rows: np.ndarray | List[Any] = self._rows() if self._ragged is None else self._ragged
+        if not sequential:
+            first = np.arange(available - n_sequences, available)[:, None]
+            order = (first + np.arange(length)).reshape(-1)
+            return rows[order] if isinstance(rows, np.ndarray) else [rows[index] for index in order]
+        missing = n_sequences * length - count
+        if missing <= 0:
+            return rows[count - n_sequences * length :]
+        if isinstance(rows, np.ndarray):
+            padding = (rows[-1:] * self.padding_value).astype(rows.dtype)
+            return np.concatenate([rows, np.repeat(padding, missing, axis=0)])
+        blank: Any = [] if self.contains_lists else np.asarray(rows[-1]) * self.padding_value
+        return list(rows) + [blank] * missing
+
+    def padded_to_batch(
+        self, pad_value: float = 0, dtype: DTypeLike = np.float32
+    ) -> Union[np.ndarray, List[np.ndarray]]:
+        """Return the column as an array (B, ...), or, where entries are lists, one such array per list position.
+
+        :param pad_value: what stands where a list is shorter than the longest.
+        """
+        if not self.contains_lists:
+            return np.asarray(self, dtype=dtype)
+        assert self._ragged is not None
+        example = next((np.asarray(item) for entry in self._ragged for item in entry), None)
+        if example is None:
+            return []
+        blank = np.full_like(example, pad_value, dtype=dtype)
+        by_position = itertools.zip_longest(*self._ragged, fillvalue=blank)
+        return [np.asarray(position, dtype=dtype) for position in by_position]
+
+    def to_ndarray(self) -> np.ndarray:
+        """Return the rows as one array, without a copy where they are one."""
+        return self._rows() if self._ragged is None else np.asarray(self._ragged)
+
+
+class AgentBuffer(MutableMapping):  # type: ignore[type-arg]
+    """Columns of experience by key, all of one length: a trajectory, the data of an update, or a minibatch.
+
+    A missing key reads as an empty column, which is then there.
+
+    :ivar agent_id: whose trajectory this is; None where it is not one agent's.
+    """
+
+    CHECK_KEY_TYPES_AT_RUNTIME = False
+
+    def __init__(self) -> None:
+        self._fields: Dict[AgentBufferKey, AgentBufferField] = {}
+        self.agent_id: Optional[str] = None
+
+    def __getitem__(self, key: AgentBufferKey) -> AgentBufferField:
+        field = self._fields.get(key)
+        if field is None:
+            self._check_key(key)
+            field = self._fields[key] = AgentBufferField()
+        return field
+
+    def __setitem__(self, key: AgentBufferKey, value: Any) -> None:
+        self._check_key(key)
+        self._fields[key] = value if isinstance(value, AgentBufferField) else AgentBufferField(value)
+
+    def __delitem__(self, key: AgentBufferKey) -> None:
+        del self._fields[key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._fields
+
+    def __repr__(self) -> str:
+        return f"AgentBuffer({', '.join(f'{key}: {len(field)}' for key, field in self._fields.items())})"
+
+    def _check_key(self, key: Any) -> None:
+        if not self.CHECK_KEY_TYPES_AT_RUNTIME or isinstance(key, BufferKey):
+            return
+        prefix, name = key if isinstance(key, tuple) and len(key) == 2 else (None, None)
+        is_observation = isinstance(prefix, ObservationKeyPrefix) and isinstance(name, int)
+        is_signal = isinstance(prefix, RewardSignalKeyPrefix) and isinstance(name, str)
+        if not (is_observation or is_signal):
+            raise KeyError(f"{key!r} is neither a BufferKey nor (ObservationKeyPrefix, int) nor (..., str).")
+
+    def reset_agent(self) -> None:
+        """Drop all columns."""
+        self._fields.clear()
+
+    @property
+    def num_experiences(self) -> int:
+        """The number of rows."""
+        return len(next(iter(self._fields.values()))) if self._fields else 0
+
+    def check_length(self, key_list: List[AgentBufferKey]) -> bool:
+        """Return whether the columns of `key_list` are all there and of one length."""
+        if len(key_list) < 2:
+            return True
+        if not all(key in self for key in key_list):
+            return False
+        return len({len(self[key]) for key in key_list}) == 1
+
+    def _checked_keys(self, key_list: List[AgentBufferKey] | None) -> List[AgentBufferKey]:
+        keys = list(self._fields) if key_list is None else key_list
+        if not self.check_length(keys):
+            lengths = {str(key): len(self[key]) if key in self else "missing" for key in keys}
+            raise BufferException(f"The columns are not of one length: {lengths}.")
+        return keys
+
+    def shuffle(self, sequence_length: int, key_list: Optional[List[AgentBufferKey]] = None) -> None:
+        """Put whole sequences in random order (NumPy's global generator), the same for all columns.
+
+        Rows beyond the last whole sequence are dropped.
+
+        :raises BufferException: the columns differ in length.
+        """
+        keys = self._checked_keys(key_list)
+        if not keys:
+            return
+        sequences = np.random.permutation(len(self[keys[0]]) // sequence_length)
+        if sequence_length == 1:
+            order = sequences
+        else:
+            order = (sequences[:, None] * sequence_length + np.arange(sequence_length)).reshape(-1)
+        for key in keys:
+            field = self[key]
+            field._permute(order)
+            field._length = len(order)
+
+    def make_mini_batch(self, start: int, end: int) -> AgentBuffer:
+        """Return rows `start` to `end` of every column, sharing memory with this buffer."""
+        batch = AgentBuffer()
+        for key, field in self._fields.items():
+            batch._fields[key] = field[start:end]
+        return batch
+
+    def sample_mini_batch(self, batch_size: int, sequence_length: int = 1) -> AgentBuffer:
+        """Return random sequences, with replacement, as copies (NumPy's global generator).
+
+        :param batch_size: rows to return, rounded down to whole sequences, at least one.
+        """
+        n_sequences = max(1, batch_size // sequence_length)
+        available = self.num_experiences // sequence_length
+        starts = np.random.randint(0, available, size=n_sequences) * sequence_length
+        order = (starts[:, None] + np.arange(sequence_length)).reshape(-1)
+        batch = AgentBuffer()
+        for key, field in self._fields.items():
+            if field._ragged is None:
+                batch._fields[key] = AgentBufferField._view(field._rows()[order], field.padding_value)
+            else:
+                batch._fields[key] = AgentBufferField([field[index] for index in order], field.padding_value)
+        return batch
+
+    def truncate(self, max_length: int, sequence_length: int = 1) -> None:
+        """Keep the newest `max_length` rows, rounded down to whole sequences."""
+        keep = max_length - max_length % sequence_length
+        surplus = self.num_experiences - keep
+        if surplus > 0:
+            for field in self._fields.values():
+                field.set(field[surplus:])
+
+    def resequence_and_append(
+        self,
+        target_buffer: AgentBuffer,
+        key_list: Optional[List[AgentBufferKey]] = None,
+        batch_size: Optional[int] = None,
+        training_length: Optional[int] = None,
+    ) -> None:
+        """Append this buffer's rows to another's, cut into padded sequences.
+
+        :param batch_size: see `AgentBufferField.get_batch`.
+        :param training_length: rows per sequence (T).
+        :raises BufferException: the columns differ in length.
+        """
+        for key in self._checked_keys(key_list):
+            field = self[key]
+            target = target_buffer[key]
+            target.padding_value = field.padding_value
+            target.extend(field._batch(batch_size, training_length or 1))

@@ -1,0 +1,106 @@
+"""What stands between the training loop and environments, wherever they run."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
+
+from mlagents.trainers.action_info import ActionInfo
+from mlagents.trainers.agent_processor import AgentManager
+from mlagents.trainers.policy import Policy
+from mlagents_envs.base_env import BehaviorName, BehaviorSpec, DecisionSteps, TerminalSteps
+from mlagents_envs.side_channel.stats_side_channel import EnvironmentStats
+from mlagents_envs.timers import hierarchical_timer
+
+AllStepResult = Dict[BehaviorName, Tuple[DecisionSteps, TerminalSteps]]
+
+
+class EnvironmentStep(NamedTuple):
+    """One step of one worker.
+
+    :param current_all_step_result: by behaviour id, who waits for a decision and who has ended.
+    :param worker_id: whose step it is.
+    :param brain_name_to_action_info: by behaviour id, the decisions that led here.
+    :param environment_stats: what the environment reported since the last step.
+    """
+
+    current_all_step_result: AllStepResult
+    worker_id: int
+    brain_name_to_action_info: Dict[BehaviorName, ActionInfo]
+    environment_stats: EnvironmentStats
+
+    @property
+    def name_behavior_ids(self) -> Iterable[BehaviorName]:
+        """The behaviour ids seen in this step."""
+        return self.current_all_step_result.keys()
+
+    @staticmethod
+    def empty(worker_id: int) -> EnvironmentStep:
+        """Return the step of a worker before its first."""
+        return EnvironmentStep({}, worker_id, {}, {})
+
+
+class EnvManager(ABC):
+    """Steps a set of workers: asks policies for actions, and hands experience to the agent managers."""
+
+    def __init__(self) -> None:
+        self.policies: Dict[BehaviorName, Policy] = {}
+        self.agent_managers: Dict[BehaviorName, AgentManager] = {}
+        self.first_step_infos: List[EnvironmentStep] = []
+
+    def set_policy(self, brain_name: BehaviorName, policy: Policy) -> None:
+        """Let `policy` decide for a behaviour id."""
+        self.policies[brain_name] = policy
+
+    def set_agent_manager(self, brain_name: BehaviorName, manager: AgentManager) -> None:
+        """Let `manager` gather the experience of a behaviour id."""
+        self.agent_managers[brain_name] = manager
+
+    @abstractmethod
+    def _step(self) -> List[EnvironmentStep]:
+        """Step the workers that are ready."""
+
+    @abstractmethod
+    def _reset_env(self, config: Optional[Mapping[str, Any]] = None) -> List[EnvironmentStep]:
+        """Start all environments anew, with the environment parameters of `config`."""
+
+    def reset(self, config: Optional[Mapping[str, Any]] = None) -> int:
+        """Start all environments anew and drop the experience under way; return the number of workers."""
+        for manager in self.agent_managers.values():
+            manager.end_episode()
+        self.first_step_infos = self._reset_env(config)
+        return len(self.first_step_infos)
+
+    @abstractmethod
+    def set_env_parameters(self, config: Optional[Mapping[str, Any]] = None) -> None:
+        """Send environment parameters, name to sampler, to all environments."""
+
+    @property
+    @abstractmethod
+    def training_behaviors(self) -> Dict[BehaviorName, BehaviorSpec]:
+        """The behaviours seen so far, by id."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close all environments."""
+
+    def get_steps(self) -> List[EnvironmentStep]:
+        """Step the workers, the step after a reset included; hand its experience to the agent managers first."""
+        if self.first_step_infos:
+            self.process_steps(self.first_step_infos)
+            self.first_step_infos = []
+        return self._step()
+
+    def process_steps(self, new_step_infos: List[EnvironmentStep]) -> int:
+        """Hand the experience of steps to the agent managers; return the number of steps."""
+        for step_info in new_step_infos:
+            for name, (decision_steps, terminal_steps) in step_info.current_all_step_result.items():
+                manager = self.agent_managers.get(name)
+                if manager is None:
+                    continue
+                decision = step_info.brain_name_to_action_info.get(name) or ActionInfo.empty()
+                with hierarchical_timer("add_experiences"):
+                    manager.add_experiences(decision_steps, terminal_steps, step_info.worker_id, decision)
+                if step_info.environment_stats:
+                    manager.record_environment_stats(step_info.environment_stats, step_info.worker_id)
+        return len(new_step_infos)

@@ -1,0 +1,206 @@
+"""``mlagents-learn``: from a command line to a trained model."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import traceback
+from typing import Any, Dict, List, Optional
+
+import attr
+import numpy as np
+
+import mlagents.trainers
+import mlagents_envs
+from mlagents.plugins.stats_writer import register_stats_writer_plugins
+from mlagents.plugins.trainer_type import register_trainer_plugins
+from mlagents.torch_utils import set_torch_config, torch
+from mlagents.trainers.cli_options import create_parser
+from mlagents.trainers.exception import TrainerConfigError, TrainerError
+from mlagents.trainers.run_directory import RunDirectory
+from mlagents.trainers.settings import ParameterRandomizationSettings, RunOptions
+from mlagents.trainers.simple_env_manager import SimpleEnvManager
+from mlagents.trainers.stats import ConsoleWriter, StatsReporter
+from mlagents.trainers.stop_request import StopRequest
+from mlagents.trainers.terminal import closing_message, progress_display
+from mlagents.trainers.trainer import TrainerFactory
+from mlagents.trainers.trainer_controller import TrainerController
+from mlagents_envs import logging_util, timers
+from mlagents_envs.env_resolver import EnvSource, resolve_env
+from mlagents_envs.exception import UnityException
+from mlagents_envs.side_channel.engine_configuration_channel import EngineConfig, EngineConfigurationChannel
+from mlagents_envs.side_channel.environment_parameters_channel import EnvironmentParametersChannel
+from mlagents_envs.side_channel.stats_side_channel import StatsSideChannel
+
+logger = logging_util.get_logger(__name__)
+
+USER_ERRORS = (TrainerConfigError, TrainerError, UnityException)
+"""What is the user's to mend: one message, no traceback."""
+
+MAX_RANDOM_SEED = 10000
+
+
+def get_version_string() -> str:
+    """Return the versions of all that matters to a run."""
+    return (
+        f"mlagents {mlagents.trainers.__version__}, mlagents_envs {mlagents_envs.__version__}, "
+        f"PyTorch {torch.__version__}, Python {sys.version.split()[0]}"
+    )
+
+
+def parse_command_line(argv: Optional[List[str]] = None) -> RunOptions:
+    """Read the command line, and the configuration file that it names.
+
+    :param argv: the arguments after the command; None for the process's own.
+    :raises TrainerConfigError: something in them is wrong.
+    """
+    register_trainer_plugins()
+    return RunOptions.from_argparse(create_parser(get_version_string).parse_args(argv))
+
+
+def run_cli(options: RunOptions) -> None:
+    """Run what `options` ask for, with a random seed where they give none."""
+    logging_util.set_log_level(logging_util.DEBUG if options.debug else logging_util.INFO)
+    logger.debug(f"Configuration of this run: {options.as_dict()}")
+    run_seed = options.env_settings.seed
+    if run_seed == -1:
+        run_seed = random.SystemRandom().randrange(MAX_RANDOM_SEED)
+        logger.debug(f"The seed is {run_seed}.")
+    run_training(run_seed, options, options.env_settings.num_areas)
+
+
+def run_training(run_seed: int, options: RunOptions, num_areas: int) -> None:
+    """Train, or with `inference` only act, until done or stopped.
+
+    :param run_seed: of everything random in the run.
+    :param num_areas: training areas in the environment.
+    """
+    learns = not options.checkpoint_settings.inference
+    run = RunDirectory(options.checkpoint_settings)
+    timers.reset_timers()
+    set_torch_config(options.torch_settings)
+    source = resolve_env(options.env_settings.env_path)
+    run.check()
+    _seed_everything(run_seed)
+
+    with StopRequest() as stop, progress_display() as progress:
+        env_manager = _make_env_manager(source, options, run_seed, num_areas)
+        try:
+            if learns:
+                run.write_configuration(_with_seed(options, run_seed))
+            _add_stats_writers(options)
+            controller = TrainerController(
+                _make_trainer_factory(options, run, run_seed),
+                _environment_parameters(options, run_seed),
+                learns,
+                stop,
+                progress,
+            )
+            try:
+                controller.start_learning(env_manager)
+            finally:
+                if learns:
+                    _write_logs(run, controller)
+        finally:
+            env_manager.close()
+            StatsReporter.close_writers()
+    names = list(controller.trainers)
+    if learns:
+        settings = options.checkpoint_settings
+        print(closing_message(settings.run_id, settings.results_dir, run.final_models(names), stop.requested))
+
+
+def _seed_everything(run_seed: int) -> None:
+    """Seed the global generators that trainers, buffers and networks draw from."""
+    random.seed(run_seed)
+    np.random.seed(run_seed)
+    torch.manual_seed(run_seed)
+
+
+def _with_seed(options: RunOptions, run_seed: int) -> RunOptions:
+    """Return the options with the seed that was drawn, so that the run can be repeated from its configuration."""
+    return attr.evolve(options, env_settings=attr.evolve(options.env_settings, seed=run_seed))
+
+
+def _make_env_manager(source: EnvSource, options: RunOptions, run_seed: int, num_areas: int) -> SimpleEnvManager:
+    """Start the environment, and link it by its side channels."""
+    parameters, engine, stats = EnvironmentParametersChannel(), EngineConfigurationChannel(), StatsSideChannel()
+    settings = options.engine_settings
+    engine.set_configuration(
+        EngineConfig(
+            width=settings.width,
+            height=settings.height,
+            quality_level=settings.quality_level,
+            time_scale=settings.time_scale,
+            target_frame_rate=settings.target_frame_rate,
+            capture_frame_rate=settings.capture_frame_rate,
+        )
+    )
+    env = source.make(worker_id=0, seed=run_seed, num_areas=num_areas, side_channels=[parameters, engine, stats])
+    return SimpleEnvManager(env, parameters, stats)
+
+
+def _add_stats_writers(options: RunOptions) -> None:
+    """Register the writers of statistics; a run that only acts writes nothing over what training wrote."""
+    if options.checkpoint_settings.inference:
+        StatsReporter.add_writer(ConsoleWriter())
+        return
+    for writer in register_stats_writer_plugins(options):
+        StatsReporter.add_writer(writer)
+
+
+def _make_trainer_factory(options: RunOptions, run: RunDirectory, run_seed: int) -> TrainerFactory:
+    return TrainerFactory(
+        trainer_config=options.behaviors,
+        output_path=str(run.path),
+        train_model=not options.checkpoint_settings.inference,
+        load_model=run.loads_own_state,
+        seed=run_seed,
+        status=run.read_status() if run.loads_own_state else {},
+        init_checkpoint=run.init_checkpoint,
+    )
+
+
+def _environment_parameters(options: RunOptions, run_seed: int) -> Dict[str, ParameterRandomizationSettings]:
+    """Return the sampler of each environment parameter; those without a seed get one from the run's, each its own."""
+    samplers = {}
+    for index, (name, settings) in enumerate((options.environment_parameters or {}).items()):
+        sampler = settings.curriculum[0].value
+        samplers[name] = attr.evolve(sampler, seed=run_seed + index) if sampler.seed == -1 else sampler
+    return samplers
+
+
+def _write_logs(run: RunDirectory, controller: TrainerController) -> None:
+    """Write what the run knows of itself; that it cannot is no reason to fail a run whose models are saved."""
+    status: Dict[str, Any] = {}
+    for name, trainer in controller.trainers.items():
+        history = getattr(trainer, "checkpoints", None)
+        status[name] = history.as_dict() if history is not None else {}
+    try:
+        run.write_status(status)
+        run.write_timers()
+    except OSError as error:
+        logger.warning(f"The logs of the run could not be written to {run.logs_path}: {error}.")
+
+
+def main() -> None:
+    """Run ``mlagents-learn``; a user's mistake is one message and exit code 1."""
+    try:
+        run_cli(parse_command_line())
+    except USER_ERRORS as error:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        print(f"mlagents-learn: error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("mlagents-learn: stopped before training began; nothing was written.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read the output has gone; Python would fail again on flushing it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Which checkpoints a run has kept, and what `training_status.json` says of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Any, Dict, List, Optional
+
+import attr
+
+
+@attr.s(auto_attribs=True)
+class ModelCheckpoint:
+    """One saved state of a behaviour.
+
+    :param steps: experiences trained on so far.
+    :param file_path: the exported model, or the training state where there is no export.
+    :param reward: mean return of the episodes since the last update; None if none ended.
+    :param creation_time: seconds since the epoch.
+    :param auxillary_file_paths: the other files of this checkpoint.
+    """
+
+    steps: int
+    file_path: str
+    reward: Optional[float]
+    creation_time: float
+    auxillary_file_paths: List[str] = attr.ib(factory=list)
+
+    def remove_files(self) -> None:
+        """Delete the checkpoint's files; those that are gone already are no matter."""
+        for path in [self.file_path, *self.auxillary_file_paths]:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(path)
+
+
+class CheckpointHistory:
+    """The newest checkpoints of a behaviour, at most `keep_checkpoints` of them, and the final one."""
+
+    def __init__(self, keep_checkpoints: int):
+        self.keep_checkpoints = keep_checkpoints
+        self.checkpoints: List[ModelCheckpoint] = []
+        self.final: Optional[ModelCheckpoint] = None
+
+    def add(self, checkpoint: ModelCheckpoint) -> None:
+        """Add the newest checkpoint, and delete the files of those beyond the number to keep."""
+        self.checkpoints = [known for known in self.checkpoints if known.file_path != checkpoint.file_path]
+        self.checkpoints.append(checkpoint)
+        while len(self.checkpoints) > self.keep_checkpoints:
+            self.checkpoints.pop(0).remove_files()
+
+    def as_dict(self) -> Dict[str, Any]:
+        """Return what `training_status.json` holds of the behaviour."""
+        status: Dict[str, Any] = {"checkpoints": [attr.asdict(checkpoint) for checkpoint in self.checkpoints]}
+        if self.final is not None:
+            status["final_checkpoint"] = attr.asdict(self.final)
+        return status
+
+    def restore(self, status: Dict[str, Any]) -> None:
+        """Go on from what an earlier session of the run wrote; entries of another shape are passed over."""
+        known = {field.name for field in attr.fields(ModelCheckpoint)}
+        for entry in status.get("checkpoints", []):
+            if isinstance(entry, dict) and {"steps", "file_path"} <= set(entry) <= known:
+                self.checkpoints.append(ModelCheckpoint(**{"reward": None, "creation_time": 0.0, **entry}))

@@ -1,0 +1,94 @@
+"""What optimizers of torch policies share: reward signals and the values of whole trajectories."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional, Tuple
+
+import numpy as np
+
+from mlagents.torch_utils import torch
+from mlagents.trainers.buffer import AgentBuffer, AgentBufferField
+from mlagents.trainers.optimizer.optimizer import Optimizer
+from mlagents.trainers.policy.torch_policy import TorchPolicy
+from mlagents.trainers.settings import RewardSignalSettings, RewardSignalType, TrainerSettings
+from mlagents.trainers.torch_entities.components.reward_providers.reward_provider_factory import (
+    create_reward_provider,
+)
+from mlagents.trainers.torch_entities.utils import ModelUtils
+from mlagents.trainers.trajectory import ObsUtil
+
+
+class TorchOptimizer(Optimizer):
+    """The base of optimizers of a `TorchPolicy`.
+
+    A subclass defines `critic`, as attribute or property, and `update`.
+    """
+
+    def __init__(self, policy: TorchPolicy, trainer_settings: TrainerSettings):
+        super().__init__()
+        self.policy = policy
+        self.trainer_settings = trainer_settings
+        self.update_dict: Dict[str, torch.Tensor] = {}
+        self.value_heads: Dict[str, torch.Tensor] = {}
+        self.memory_in: Optional[torch.Tensor] = None
+        self.memory_out: Optional[torch.Tensor] = None
+        self.m_size: int = 0
+        self.global_step = torch.tensor(0)
+        self.bc_module: Optional[Any] = None
+        self.critic_memory_dict: Dict[str, torch.Tensor] = {}
+        self.create_reward_signals(trainer_settings.reward_signals)
+
+    @property
+    def critic(self) -> Any:
+        """The value network: ``critic_pass(obs, memories=..., sequence_length=...)``."""
+        raise NotImplementedError(f"{type(self).__name__} defines no critic.")
+
+    def update(self, batch: AgentBuffer, num_sequences: int) -> Dict[str, float]:
+        """Take a gradient step on `batch` and return statistics by name."""
+        raise NotImplementedError(f"{type(self).__name__} defines no update.")
+
+    def create_reward_signals(self, reward_signal_configs: Dict[RewardSignalType, RewardSignalSettings]) -> None:
+        """Make the providers of the configured reward signals."""
+        for reward_signal, settings in reward_signal_configs.items():
+            name = reward_signal.value
+            self.reward_signals[name] = create_reward_provider(reward_signal, self.policy.behavior_spec, settings)
+
+    def update_reward_signals(self, batch: AgentBuffer) -> Dict[str, float]:
+        """Let every reward signal learn from `batch`, and return their statistics by name."""
+        stats: Dict[str, Any] = {}
+        for signal in self.reward_signals.values():
+            stats.update(signal.update(batch))
+        return stats
+
+    def get_modules(self) -> Dict[str, Any]:
+        """Return what of the optimizer belongs into a checkpoint; subclasses add theirs."""
+        modules: Dict[str, Any] = {}
+        for signal in self.reward_signals.values():
+            modules.update(signal.get_modules())
+        return modules
+
+    def get_trajectory_value_estimates(
+        self, batch: AgentBuffer, next_obs: List[np.ndarray], done: bool, agent_id: str = ""
+    ) -> Tuple[Dict[str, np.ndarray], Dict[str, float], Optional[AgentBufferField]]:
+        """Estimate the values of a trajectory of T steps and of what came after, in one pass of the critic.
+
+        :param next_obs: what was seen after the last step, each (*shape).
+        :param done: whether the episode is over for good: then what came after is worth 0 to all signals that do
+            not ignore it.
+        :param agent_id: unused: `batch` knows whose it is.
+        :returns: values (T,) by signal, the next value by signal, and the critic's memories (None without memory).
+        """
+        n_obs = len(self.policy.behavior_spec.observation_specs)
+        columns = ObsUtil.from_buffer(batch, n_obs)
+        obs = [
+            ModelUtils.list_to_tensor(np.concatenate([column, np.asarray(last, dtype=column.dtype)[None]]))
+            for column, last in zip(columns, next_obs)
+        ]
+        with torch.no_grad():
+            values, _ = self.critic.critic_pass(obs, memories=None, sequence_length=batch.num_experiences + 1)
+        estimates = {name: ModelUtils.to_numpy(value) for name, value in values.items()}
+        next_values = {name: float(value[-1]) for name, value in estimates.items()}
+        for name in next_values:
+            if done and not self.reward_signals[name].ignore_done:
+                next_values[name] = 0.0
+        return {name: value[:-1] for name, value in estimates.items()}, next_values, None

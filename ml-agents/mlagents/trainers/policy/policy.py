@@ -1,0 +1,73 @@
+"""What every policy is: from the agents that wait for a decision to their actions."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, List, Optional
+
+import numpy as np
+
+from mlagents.trainers.action_info import ActionInfo
+from mlagents_envs.base_env import ActionTuple, BehaviorSpec, DecisionSteps
+from mlagents_envs.exception import UnityPolicyException
+
+if TYPE_CHECKING:
+    from mlagents.trainers.settings import NetworkSettings
+
+__all__ = ["Policy", "UnityPolicyException"]
+
+
+class Policy(ABC):
+    """Decides for all agents of a behaviour at once.
+
+    :ivar sequence_length: rows per training sequence (T); 1 without memory.
+    :ivar m_size: floats of memory per agent (M); 0 without memory.
+    """
+
+    def __init__(self, seed: int, behavior_spec: BehaviorSpec, network_settings: NetworkSettings):
+        self.seed = seed
+        self.behavior_spec = behavior_spec
+        self.network_settings = network_settings
+        self.normalize = network_settings.normalize
+        self.use_recurrent = network_settings.memory is not None
+        self.m_size = 0
+        self.sequence_length = 1
+        if network_settings.memory is not None:
+            self.m_size = network_settings.memory.memory_size
+            self.sequence_length = network_settings.memory.sequence_length
+
+    @abstractmethod
+    def get_action(self, decision_requests: DecisionSteps, worker_id: int = 0) -> ActionInfo:
+        """Decide for every agent of `decision_requests`."""
+
+    @staticmethod
+    def check_nan_action(action: Optional[ActionTuple]) -> None:
+        """Raise where an action holds NaN.
+
+        :raises UnityPolicyException: it does: the network's parameters are no longer finite.
+        """
+        if action is not None and np.isnan(action.continuous).any():
+            raise UnityPolicyException(
+                "The policy gave an action that is NaN: its parameters are no longer finite. Go back to an "
+                "earlier checkpoint with --initialize-from, and lower the learning rate."
+            )
+
+    @abstractmethod
+    def increment_step(self, n_steps: int) -> int:
+        """Count `n_steps` more steps of training and return all so far."""
+
+    @abstractmethod
+    def get_current_step(self) -> int:
+        """Return the steps of training so far."""
+
+    @abstractmethod
+    def load_weights(self, values: List[np.ndarray]) -> None:
+        """Set the parameters from what `get_weights` gave."""
+
+    @abstractmethod
+    def get_weights(self) -> List[np.ndarray]:
+        """Return copies of the parameters."""
+
+    @abstractmethod
+    def init_load_weights(self) -> None:
+        """Prepare for `load_weights`."""

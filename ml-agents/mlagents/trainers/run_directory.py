@@ -1,0 +1,137 @@
+"""The files of a run: ``results/<run-id>``."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+import numpy as np
+import yaml
+
+from mlagents.torch_utils import torch
+from mlagents.trainers import __version__
+from mlagents.trainers.exception import UnityTrainerException
+from mlagents.trainers.files import write_text_atomically
+from mlagents.trainers.model_saver.torch_model_saver import DEFAULT_CHECKPOINT_NAME
+from mlagents.trainers.settings import CheckpointSettings, RunOptions
+from mlagents_envs import __version__ as envs_version
+from mlagents_envs import timers
+from mlagents_envs.logging_util import get_logger
+from mlagents_envs.spelling import did_you_mean
+
+logger = get_logger(__name__)
+
+STATUS_FORMAT_VERSION = "0.3.0"
+
+
+class RunDirectory:
+    """Where a run's files lie, and whether they may be written or read.
+
+    :param settings: which run, and whether to resume it, replace it, or start from another.
+    """
+
+    def __init__(self, settings: CheckpointSettings):
+        self.settings = settings
+        self.path = Path(settings.write_path)
+        self.logs_path = Path(settings.run_logs_dir)
+
+    @property
+    def loads_own_state(self) -> bool:
+        """Whether the run goes on from its own newest state: it resumes, or plays what it has learned."""
+        return self.settings.resume or (self.settings.inference and self.settings.initialize_from is None)
+
+    def check(self) -> None:
+        """Check that what the settings ask for can be done, before anything is touched.
+
+        :raises UnityTrainerException: the run exists already, or the one to resume or start from does not; or the
+            results folder cannot be written.
+        """
+        settings = self.settings
+        if self.loads_own_state:
+            if not self.path.is_dir():
+                raise UnityTrainerException(self._no_such_run(settings.run_id, "resume" if settings.resume else "play"))
+        elif not settings.inference and not settings.force and self.path.exists():
+            raise UnityTrainerException(
+                f"There is a run {settings.run_id!r} already, in {self.path}. Go on with it by --resume, replace it by "
+                f"--force, or choose another --run-id."
+            )
+        init_path = settings.maybe_init_path
+        if init_path is not None and not settings.resume and not Path(init_path).is_dir():
+            raise UnityTrainerException(self._no_such_run(str(settings.initialize_from), "initialize from"))
+        if not settings.inference:
+            self._check_writable()
+
+    def _no_such_run(self, run_id: str, verb: str) -> str:
+        results = self.path.parent if self.path.parent != Path() else Path(".")
+        runs = sorted(entry.name for entry in results.iterdir() if entry.is_dir()) if results.is_dir() else []
+        there = f"Runs in {results}: {', '.join(runs)}." if runs else f"There are no runs in {results}."
+        return f"There is no run {run_id!r} to {verb}.{did_you_mean(run_id, runs)} {there}"
+
+    def _check_writable(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise UnityTrainerException(
+                f"The results folder {self.path} cannot be written: {error.strerror}. "
+                f"Choose another with --results-dir."
+            ) from error
+
+    def init_checkpoint(self, behavior_name: str, init_path: Optional[str]) -> Optional[str]:
+        """Return the checkpoint that a behaviour starts from, if any.
+
+        :param init_path: the behaviour's own setting: a checkpoint file, or one of the run to initialize from.
+        """
+        run_to_start_from = self.settings.maybe_init_path
+        if init_path is None:
+            if run_to_start_from is None:
+                return None
+            return os.path.join(run_to_start_from, behavior_name, DEFAULT_CHECKPOINT_NAME)
+        if os.path.exists(init_path) or run_to_start_from is None:
+            return init_path
+        return os.path.join(run_to_start_from, behavior_name, init_path)
+
+    def write_configuration(self, options: RunOptions) -> None:
+        """Write ``configuration.yaml``: everything the run was told, readable as its input again."""
+        text = yaml.safe_dump(options.as_dict(), sort_keys=False)
+        write_text_atomically(self.path / "configuration.yaml", text)
+
+    def read_status(self) -> Dict[str, Any]:
+        """Return what ``training_status.json`` holds by behaviour; nothing where it is missing or broken."""
+        path = self.logs_path / "training_status.json"
+        try:
+            status = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            logger.warning(f"{path} could not be read ({error}); the list of older checkpoints starts anew.")
+            return {}
+        return status if isinstance(status, dict) else {}
+
+    def write_status(self, behaviors: Dict[str, Any]) -> None:
+        """Write ``training_status.json``."""
+        metadata = {
+            "stats_format_version": STATUS_FORMAT_VERSION,
+            "mlagents_version": __version__,
+            "torch_version": str(torch.__version__),
+        }
+        text = json.dumps({**behaviors, "metadata": metadata}, indent=4)
+        write_text_atomically(self.logs_path / "training_status.json", text)
+
+    def write_timers(self) -> None:
+        """Write ``timers.json``: where the time went."""
+        timers.add_metadata("mlagents_version", __version__)
+        timers.add_metadata("mlagents_envs_version", envs_version)
+        timers.add_metadata("pytorch_version", str(torch.__version__))
+        timers.add_metadata("numpy_version", np.__version__)
+        text = json.dumps(timers.get_timer_tree(), indent=4)
+        write_text_atomically(self.logs_path / "timers.json", text)
+
+    def final_models(self, behavior_names: List[str]) -> List[str]:
+        """Return the paths of the final models that are there."""
+        paths = [self.path / f"{name}.onnx" for name in behavior_names]
+        return [str(path) for path in paths if path.exists()]

@@ -1,0 +1,1 @@
+"""Networks, distributions and encoders: plain nn.Modules that know no trainer."""

@@ -1,0 +1,1 @@
+"""Parts that optimizers combine: reward providers."""

@@ -1,0 +1,395 @@
+"""Networks: bodies, actors and critics.
+
+Axis letters: B rows, S sequences of T steps (B = S * T), M memory size. Observations come as a list of (B, *shape),
+masks as (B, sum of branches) with 1 = allowed, memories as (1, S, M).
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, Dict, List, Optional, Tuple, Union
+
+from mlagents.torch_utils import nn, torch
+from mlagents.trainers.buffer import AgentBuffer
+from mlagents.trainers.exception import UnityTrainerException
+from mlagents.trainers.settings import EncoderType, NetworkSettings
+from mlagents.trainers.torch_entities.action_model import ActionModel
+from mlagents.trainers.torch_entities.agent_action import AgentAction
+from mlagents.trainers.torch_entities.decoders import ValueHeads
+from mlagents.trainers.torch_entities.encoders import VectorInput
+from mlagents.trainers.torch_entities.layers import LinearEncoder
+from mlagents.trainers.torch_entities.utils import ModelUtils
+from mlagents.trainers.trajectory import ObsUtil
+from mlagents_envs.base_env import ActionSpec, ObservationSpec
+
+
+class ObservationEncoder(nn.Module):
+    """Encodes each observation by its kind and joins the encodings.
+
+    :param h_size: hidden units of the network.
+    :param normalize: whether vectors are normalised.
+    :raises UnityTrainerException: there are no observations, or one is of a kind that networks cannot take.
+    """
+
+    ATTENTION_EMBEDDING_SIZE = 128
+
+    def __init__(
+        self,
+        observation_specs: List[ObservationSpec],
+        h_size: int,
+        vis_encode_type: EncoderType,
+        normalize: bool = False,
+    ):
+        super().__init__()
+        if not observation_specs:
+            raise UnityTrainerException("The behavior has no observations: a network needs at least one.")
+        self.processors, self.embedding_sizes = ModelUtils.create_input_processors(
+            observation_specs, h_size, vis_encode_type, self.ATTENTION_EMBEDDING_SIZE, normalize
+        )
+        self.normalize = normalize
+
+    @property
+    def total_enc_size(self) -> int:
+        """The width of the joint encoding."""
+        return sum(self.embedding_sizes)
+
+    def update_normalization(self, buffer: AgentBuffer) -> None:
+        """Take the observations of a trajectory into the statistics of normalised vectors."""
+        if not self.normalize:
+            return
+        observations = ObsUtil.from_buffer(buffer, len(self.processors))
+        for processor, observation in zip(self.processors, observations):
+            if isinstance(processor, VectorInput):
+                processor.update_normalization(ModelUtils.list_to_tensor(observation))
+
+    def copy_normalization(self, other_encoder: ObservationEncoder) -> None:
+        """Take over the statistics of an encoder of the same observations."""
+        for processor, other_processor in zip(self.processors, other_encoder.processors):
+            if isinstance(processor, VectorInput) and isinstance(other_processor, VectorInput):
+                processor.copy_normalization(other_processor)
+
+    def forward(self, inputs: List[torch.Tensor]) -> torch.Tensor:
+        """Return (B, total_enc_size)."""
+        encodings = [processor(observation) for processor, observation in zip(self.processors, inputs)]
+        return encodings[0] if len(encodings) == 1 else torch.cat(encodings, dim=1)
+
+
+class NetworkBody(nn.Module):
+    """Everything of a network before its heads: observations, and on request actions, to `h_size` features.
+
+    :param encoded_act_size: the width of the actions that `forward` gets.
+    :raises UnityTrainerException: the settings or the observations ask for what networks cannot do yet.
+    """
+
+    def __init__(
+        self,
+        observation_specs: List[ObservationSpec],
+        network_settings: NetworkSettings,
+        encoded_act_size: int = 0,
+    ):
+        super().__init__()
+        if network_settings.memory is not None:
+            raise UnityTrainerException("network_settings: memory is set; networks cannot have a memory yet.")
+        self.normalize = network_settings.normalize
+        self.use_lstm = False
+        self.h_size = network_settings.hidden_units
+        self.m_size = 0
+        self.observation_encoder = ObservationEncoder(
+            observation_specs, self.h_size, network_settings.vis_encode_type, self.normalize
+        )
+        # The same modules once more: checkpoints hold their state under both names.
+        self.processors = self.observation_encoder.processors
+        # Misspelt in every checkpoint of ML-Agents 1.1.0, so here too: then they load as they are.
+        self._body_endoder = LinearEncoder(
+            self.observation_encoder.total_enc_size + encoded_act_size, network_settings.num_layers, self.h_size
+        )
+
+    @property
+    def memory_size(self) -> int:
+        """The size of an agent's memory (M), 0 for none."""
+        return self.m_size
+
+    def update_normalization(self, buffer: AgentBuffer) -> None:
+        """Take the observations of a trajectory into the statistics of normalised vectors."""
+        self.observation_encoder.update_normalization(buffer)
+
+    def copy_normalization(self, other_network: NetworkBody) -> None:
+        """Take over the statistics of a body of the same observations."""
+        self.observation_encoder.copy_normalization(other_network.observation_encoder)
+
+    def forward(
+        self,
+        inputs: List[torch.Tensor],
+        actions: Optional[torch.Tensor] = None,
+        memories: Optional[torch.Tensor] = None,
+        sequence_length: int = 1,
+    ) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
+        """Return features (B, h_size) and the new memories.
+
+        :param actions: (B, encoded_act_size).
+        :param sequence_length: T.
+        """
+        encoding = self.observation_encoder(inputs)
+        if actions is not None:
+            encoding = torch.cat([encoding, actions], dim=1)
+        return self._body_endoder(encoding), memories
+
+
+class Critic(abc.ABC):
+    """What an optimizer needs of a network that estimates values."""
+
+    @abc.abstractmethod
+    def update_normalization(self, buffer: AgentBuffer) -> None:
+        """Take the observations of a trajectory into the statistics of normalised vectors."""
+
+    def critic_pass(
+        self,
+        inputs: List[torch.Tensor],
+        memories: Optional[torch.Tensor] = None,
+        sequence_length: int = 1,
+    ) -> Tuple[Dict[str, torch.Tensor], Optional[torch.Tensor]]:
+        """Return the values (B,) of each reward stream, and the new memories."""
+        raise NotImplementedError(f"{type(self).__name__} does not estimate values.")
+
+
+class ValueNetwork(nn.Module, Critic):
+    """A body with value heads.
+
+    :param stream_names: names of the reward streams.
+    :param encoded_act_size: the width of the actions that `forward` gets.
+    :param outputs_per_stream: values per stream.
+    """
+
+    def __init__(
+        self,
+        stream_names: List[str],
+        observation_specs: List[ObservationSpec],
+        network_settings: NetworkSettings,
+        encoded_act_size: int = 0,
+        outputs_per_stream: int = 1,
+    ):
+        super().__init__()
+        self.network_body = NetworkBody(observation_specs, network_settings, encoded_act_size)
+        self.value_heads = ValueHeads(stream_names, self.network_body.h_size, outputs_per_stream)
+
+    def update_normalization(self, buffer: AgentBuffer) -> None:
+        """Take the observations of a trajectory into the statistics of normalised vectors."""
+        self.network_body.update_normalization(buffer)
+
+    @property
+    def memory_size(self) -> int:
+        """The size of an agent's memory (M), 0 for none."""
+        return self.network_body.memory_size
+
+    def critic_pass(
+        self,
+        inputs: List[torch.Tensor],
+        memories: Optional[torch.Tensor] = None,
+        sequence_length: int = 1,
+    ) -> Tuple[Dict[str, torch.Tensor], Optional[torch.Tensor]]:
+        """Return the values (B,) of each reward stream, and the new memories."""
+        return self.forward(inputs, memories=memories, sequence_length=sequence_length)
+
+    def forward(
+        self,
+        inputs: List[torch.Tensor],
+        actions: Optional[torch.Tensor] = None,
+        memories: Optional[torch.Tensor] = None,
+        sequence_length: int = 1,
+    ) -> Tuple[Dict[str, torch.Tensor], Optional[torch.Tensor]]:
+        """Return the values of each reward stream, (B,) or (B, outputs_per_stream), and the new memories."""
+        encoding, memories = self.network_body(inputs, actions, memories, sequence_length)
+        return self.value_heads(encoding), memories
+
+
+class Actor(abc.ABC):
+    """What a policy and an optimizer need of a network that acts."""
+
+    @abc.abstractmethod
+    def update_normalization(self, buffer: AgentBuffer) -> None:
+        """Take the observations of a trajectory into the statistics of normalised vectors."""
+
+    def get_action_and_stats(
+        self,
+        inputs: List[torch.Tensor],
+        masks: Optional[torch.Tensor] = None,
+        memories: Optional[torch.Tensor] = None,
+        sequence_length: int = 1,
+    ) -> Tuple[AgentAction, Dict[str, Any], Optional[torch.Tensor]]:
+        """Choose actions.
+
+        :return: the actions; `env_action` (an `ActionTuple` as the environment takes it), `log_probs`
+            (`ActionLogProbs`) and `entropy` (B,); and the new memories.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not choose actions.")
+
+    def get_stats(
+        self,
+        inputs: List[torch.Tensor],
+        actions: AgentAction,
+        masks: Optional[torch.Tensor] = None,
+        memories: Optional[torch.Tensor] = None,
+        sequence_length: int = 1,
+    ) -> Dict[str, Any]:
+        """Return `log_probs` (`ActionLogProbs`) of given actions, and `entropy` (B,)."""
+        raise NotImplementedError(f"{type(self).__name__} does not evaluate actions.")
+
+    @abc.abstractmethod
+    def forward(
+        self,
+        inputs: List[torch.Tensor],
+        masks: Optional[torch.Tensor] = None,
+        memories: Optional[torch.Tensor] = None,
+    ) -> Tuple[Union[int, torch.Tensor], ...]:
+        """Return the outputs of the exported model, in the order of `ModelSerializer.output_names`."""
+
+
+class SimpleActor(nn.Module, Actor):
+    """A body with an `ActionModel`.
+
+    Its constants are parameters, in this order, because checkpoints hold them and Adam's state counts them.
+    """
+
+    MODEL_EXPORT_VERSION = 3  # of the tensors of an exported model, as Unity's importer checks it
+
+    def __init__(
+        self,
+        observation_specs: List[ObservationSpec],
+        network_settings: NetworkSettings,
+        action_spec: ActionSpec,
+        conditional_sigma: bool = False,
+        tanh_squash: bool = False,
+    ):
+        super().__init__()
+        self.action_spec = action_spec
+        continuous_size, branches = action_spec.continuous_size, list(action_spec.discrete_branches)
+        self.version_number = _constant([self.MODEL_EXPORT_VERSION])
+        self.is_continuous_int_deprecated = _constant([int(action_spec.is_continuous())])
+        self.continuous_act_size_vector = _constant([continuous_size])
+        self.discrete_act_size_vector = _constant([branches])
+        self.act_size_vector_deprecated = _constant([continuous_size + sum(branches)])
+        self.network_body = NetworkBody(observation_specs, network_settings)
+        self.memory_size_vector = _constant([self.network_body.memory_size])
+        self.encoding_size = self.network_body.h_size
+        self.action_model = ActionModel(
+            self.encoding_size, action_spec, conditional_sigma, tanh_squash, network_settings.deterministic
+        )
+
+    @property
+    def memory_size(self) -> int:
+        """The size of an agent's memory (M), 0 for none."""
+        return self.network_body.memory_size
+
+    def update_normalization(self, buffer: AgentBuffer) -> None:
+        """Take the observations of a trajectory into the statistics of normalised vectors."""
+        self.network_body.update_normalization(buffer)
+
+    def get_action_and_stats(
+        self,
+        inputs: List[torch.Tensor],
+        masks: Optional[torch.Tensor] = None,
+        memories: Optional[torch.Tensor] = None,
+        sequence_length: int = 1,
+    ) -> Tuple[AgentAction, Dict[str, Any], Optional[torch.Tensor]]:
+        """Choose actions; see `Actor`."""
+        encoding, memories = self.network_body(inputs, memories=memories, sequence_length=sequence_length)
+        action, log_probs, entropy = self.action_model(encoding, masks)
+        run_out = {
+            "env_action": action.to_action_tuple(clip=self.action_model.clip_action),
+            "log_probs": log_probs,
+            "entropy": entropy,
+        }
+        return action, run_out, memories
+
+    def get_stats(
+        self,
+        inputs: List[torch.Tensor],
+        actions: AgentAction,
+        masks: Optional[torch.Tensor] = None,
+        memories: Optional[torch.Tensor] = None,
+        sequence_length: int = 1,
+    ) -> Dict[str, Any]:
+        """Return `log_probs` and `entropy` of given actions; see `Actor`."""
+        encoding, _ = self.network_body(inputs, memories=memories, sequence_length=sequence_length)
+        log_probs, entropy = self.action_model.evaluate(encoding, masks, actions)
+        return {"log_probs": log_probs, "entropy": entropy}
+
+    def forward(
+        self,
+        inputs: List[torch.Tensor],
+        masks: Optional[torch.Tensor] = None,
+        memories: Optional[torch.Tensor] = None,
+    ) -> Tuple[Union[int, torch.Tensor], ...]:
+        """Return the outputs of the exported model; see `Actor`."""
+        encoding, memories = self.network_body(inputs, memories=memories)
+        actions = self.action_model.get_action_out(encoding, masks)
+        outputs: List[Any] = [self.version_number, self.memory_size_vector]
+        if actions.continuous is not None:
+            outputs += [actions.continuous, self.continuous_act_size_vector, actions.deterministic_continuous]
+        if actions.discrete is not None:
+            outputs += [actions.discrete, self.discrete_act_size_vector, actions.deterministic_discrete]
+        return tuple(outputs)
+
+
+class SharedActorCritic(SimpleActor, Critic):
+    """An actor whose body has value heads too.
+
+    :param stream_names: names of the reward streams.
+    """
+
+    def __init__(
+        self,
+        observation_specs: List[ObservationSpec],
+        network_settings: NetworkSettings,
+        action_spec: ActionSpec,
+        stream_names: List[str],
+        conditional_sigma: bool = False,
+        tanh_squash: bool = False,
+    ):
+        super().__init__(observation_specs, network_settings, action_spec, conditional_sigma, tanh_squash)
+        self.use_lstm = self.network_body.use_lstm
+        self.stream_names = stream_names
+        self.value_heads = ValueHeads(stream_names, self.encoding_size)
+
+    def critic_pass(
+        self,
+        inputs: List[torch.Tensor],
+        memories: Optional[torch.Tensor] = None,
+        sequence_length: int = 1,
+    ) -> Tuple[Dict[str, torch.Tensor], Optional[torch.Tensor]]:
+        """Return the values (B,) of each reward stream, and the new memories."""
+        encoding, memories = self.network_body(inputs, memories=memories, sequence_length=sequence_length)
+        return self.value_heads(encoding), memories
+
+
+class GlobalSteps(nn.Module):
+    """The steps that agents of a behaviour have taken in training, kept with the weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.__global_step = nn.Parameter(torch.zeros(1, dtype=torch.int64), requires_grad=False)
+
+    @property
+    def current_step(self) -> torch.Tensor:
+        """The steps so far, int64 (1,)."""
+        return self.__global_step
+
+    @current_step.setter
+    def current_step(self, value: int) -> None:
+        self.__global_step.fill_(value)
+
+    def increment(self, value: int) -> None:
+        """Add `value` steps."""
+        self.__global_step.add_(value)
+
+
+class LearningRate(nn.Module):
+    """A learning rate that is kept with the weights."""
+
+    def __init__(self, lr: float):
+        super().__init__()
+        self.learning_rate = nn.Parameter(torch.tensor([lr]), requires_grad=False)
+
+
+def _constant(values: List[Any]) -> nn.Parameter:
+    return nn.Parameter(torch.tensor(values, dtype=torch.float32), requires_grad=False)

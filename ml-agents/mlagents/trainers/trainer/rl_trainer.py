@@ -1,0 +1,186 @@
+"""What trainers by reinforcement learning share: counting steps, episodes' returns, summaries, checkpoints."""
+
+from __future__ import annotations
+
+import abc
+import time
+from collections import defaultdict
+from typing import Any, Dict, List, Optional
+
+import numpy as np
+
+from mlagents.trainers.agent_processor import AgentManagerQueue
+from mlagents.trainers.buffer import AgentBuffer, BufferKey
+from mlagents.trainers.model_saver.checkpoints import CheckpointHistory, ModelCheckpoint
+from mlagents.trainers.model_saver.model_saver import BaseModelSaver
+from mlagents.trainers.model_saver.torch_model_saver import TorchModelSaver
+from mlagents.trainers.optimizer import Optimizer
+from mlagents.trainers.optimizer.torch_optimizer import TorchOptimizer
+from mlagents.trainers.settings import TrainerSettings
+from mlagents.trainers.stats import StatsPropertyType
+from mlagents.trainers.trainer.trainer import Trainer
+from mlagents.trainers.trajectory import Trajectory
+from mlagents_envs.logging_util import get_logger
+from mlagents_envs.timers import hierarchical_timer, timed
+
+logger = get_logger(__name__)
+
+
+class RLTrainer(Trainer):
+    """A trainer that collects trajectories in an update buffer.
+
+    A subclass defines `_process_trajectory`, `_is_ready_update`, `_update_policy`, `create_policy` and
+    `create_optimizer`.
+
+    :ivar update_buffer: the data of the next update.
+    :ivar collected_rewards: reward name to agent id to the sum of its episode so far.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.policy: Any = None
+        self.optimizer: Any = None
+        self.cumulative_returns_since_policy_update: List[float] = []
+        self.collected_rewards: Dict[str, Dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        self.update_buffer = AgentBuffer()
+        self._has_warned_group_rewards = False
+        self._next_save_step = 0
+        self._next_summary_step = 0
+        self.checkpoints = CheckpointHistory(self.trainer_settings.keep_checkpoints)
+        self._stats_reporter.add_property(StatsPropertyType.HYPERPARAMETERS, self.trainer_settings.as_dict())
+        self.model_saver = self.create_model_saver(self.trainer_settings, self.artifact_path, self.load)
+
+    def end_episode(self) -> None:
+        """Forget the returns of the episodes under way."""
+        for rewards in self.collected_rewards.values():
+            rewards.clear()
+
+    def _update_end_episode_stats(self, agent_id: str, optimizer: Optimizer) -> None:
+        """Report the returns of an agent's episode, which has ended."""
+        for name, rewards in self.collected_rewards.items():
+            total = rewards.pop(agent_id, 0.0)
+            if name == "environment":
+                self.reward_buffer.appendleft(total)
+                self.cumulative_returns_since_policy_update.append(total)
+                self._stats_reporter.add_stat("Environment/Cumulative Reward", total)
+            else:
+                signal = optimizer.reward_signals[name].name.capitalize()
+                self._stats_reporter.add_stat(f"Policy/{signal} Reward", total)
+
+    def _clear_update_buffer(self) -> None:
+        """Drop the data of the next update."""
+        self.update_buffer.reset_agent()
+
+    @abc.abstractmethod
+    def _is_ready_update(self) -> bool:
+        """Return whether there is enough in the update buffer."""
+
+    @abc.abstractmethod
+    def create_optimizer(self) -> TorchOptimizer:
+        """Make the optimizer of `self.policy`."""
+
+    @staticmethod
+    def create_model_saver(trainer_settings: TrainerSettings, model_path: str, load: bool) -> BaseModelSaver:
+        """Make what writes and reads the training state."""
+        return TorchModelSaver(trainer_settings, model_path, load)
+
+    def _policy_mean_reward(self) -> Optional[float]:
+        """Return the mean return of the episodes since the last update; None if none ended."""
+        returns = self.cumulative_returns_since_policy_update
+        return float(np.mean(returns)) if returns else None
+
+    @timed
+    def _checkpoint(self) -> ModelCheckpoint:
+        """Write the state and the model, and forget the oldest checkpoint where there are too many."""
+        path, others = self.model_saver.save_checkpoint(self.brain_name, self.get_step)
+        checkpoint = ModelCheckpoint(self.get_step, path, self._policy_mean_reward(), time.time(), others)
+        self.checkpoints.add(checkpoint)
+        return checkpoint
+
+    def save_model(self) -> None:
+        """Write the state and the final model."""
+        if not self.policies:
+            logger.warning(f"The trainer of {self.brain_name} has no policy; there is no model to save.")
+            return
+        checkpoint = self._checkpoint()
+        self.checkpoints.final = checkpoint
+        if isinstance(self.model_saver, TorchModelSaver):
+            self.model_saver.copy_final_model(checkpoint.file_path)
+
+    @abc.abstractmethod
+    def _update_policy(self) -> bool:
+        """Improve the policy on the update buffer; return whether it changed."""
+
+    def _increment_step(self, n_steps: int, name_behavior_id: str) -> None:
+        """Count `n_steps` more steps."""
+        self._step += n_steps
+        self._next_summary_step = self._get_next_interval_step(self.summary_freq)
+        self._next_save_step = self._get_next_interval_step(self.trainer_settings.checkpoint_interval)
+        policy = self.get_policy(name_behavior_id)
+        if policy:
+            policy.increment_step(n_steps)
+        self._stats_reporter.set_stat("Step", float(self.get_step))
+
+    def _get_next_interval_step(self, interval: int) -> int:
+        return self._step + (interval - self._step % interval)
+
+    @abc.abstractmethod
+    def _process_trajectory(self, trajectory: Trajectory) -> None:
+        """Count a trajectory's steps; write a summary and a checkpoint where they are due. Subclasses call this first.
+
+        :param trajectory: at least one step of one agent.
+        """
+        step_after = self.get_step + len(trajectory)
+        self._maybe_write_summary(step_after)
+        self._maybe_save_model(step_after)
+        self._increment_step(len(trajectory), trajectory.behavior_id)
+
+    def _maybe_write_summary(self, step_after_process: int) -> None:
+        """Write a summary if `step_after_process` steps reach the next multiple of `summary_freq`."""
+        if self._next_summary_step == 0:
+            self._next_summary_step = self._get_next_interval_step(self.summary_freq)
+        if step_after_process >= self._next_summary_step and self.get_step != 0:
+            self._write_summary(self._next_summary_step)
+
+    def _write_summary(self, step: int) -> None:
+        self._stats_reporter.set_stat("Is Training", float(self.should_still_train))
+        self._stats_reporter.write_stats(step)
+
+    def _append_to_update_buffer(self, agentbuffer_trajectory: AgentBuffer) -> None:
+        """Add a trajectory, in padded sequences where there is memory, to the data of the next update."""
+        agentbuffer_trajectory.resequence_and_append(self.update_buffer, training_length=self.policy.sequence_length)
+
+    def _maybe_save_model(self, step_after_process: int) -> None:
+        """Write a checkpoint if `step_after_process` steps reach the next multiple of `checkpoint_interval`."""
+        if self._next_save_step == 0:
+            self._next_save_step = self._get_next_interval_step(self.trainer_settings.checkpoint_interval)
+        if self.is_training and step_after_process >= self._next_save_step and self.get_step != 0:
+            self._checkpoint()
+
+    def _warn_if_group_reward(self, buffer: AgentBuffer) -> None:
+        """Warn, once, where agents get group rewards that this trainer takes for their own."""
+        if not self._has_warned_group_rewards and np.any(buffer[BufferKey.GROUP_REWARD]):
+            logger.warning(
+                f"Agents of {self.brain_name} receive group rewards, which this trainer adds to each agent's own. "
+                "A multi-agent trainer makes better use of them."
+            )
+            self._has_warned_group_rewards = True
+
+    def advance(self) -> None:
+        """Take in the trajectories that wait, and update where enough are there."""
+        with hierarchical_timer("process_trajectory"):
+            for queue in self.trajectory_queues:
+                self._take_in(queue)
+        if not self.should_still_train:
+            self._clear_update_buffer()
+        elif self._is_ready_update():
+            with hierarchical_timer("_update_policy"):
+                updated = self._update_policy()
+            if updated:
+                for policy_queue in self.policy_queues:
+                    policy_queue.put(self.get_policy(policy_queue.behavior_id))
+
+    def _take_in(self, queue: AgentManagerQueue[Trajectory]) -> None:
+        # Only as many as wait now: another thread may go on filling the queue.
+        for _ in range(queue.qsize()):
+            self._process_trajectory(queue.get_nowait())

@@ -1,0 +1,70 @@
+"""From a behaviour's settings to its trainer."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Callable, Dict, Optional
+
+import attr
+
+from mlagents.plugins import all_trainer_types
+from mlagents.trainers.settings import TrainerSettings
+from mlagents.trainers.trainer.trainer import Trainer
+
+REWARD_BUFFER_CAPACITY = 100
+"""How many of the last episodes a trainer keeps the returns of, for the progress shown."""
+
+
+class TrainerFactory:
+    """Makes the trainers of a run.
+
+    :param trainer_config: settings by behaviour name.
+    :param output_path: the run's folder.
+    :param train_model: whether trainers learn, or only act.
+    :param load_model: whether they go on from the states in the run's folder.
+    :param seed: of the run.
+    :param status: what `training_status.json` held when the run resumes, by behaviour name.
+    :param init_checkpoint: (behaviour name, its `init_path`) to the checkpoint that it starts from, if any.
+    """
+
+    def __init__(
+        self,
+        trainer_config: Dict[str, TrainerSettings],
+        output_path: str,
+        train_model: bool,
+        load_model: bool,
+        seed: int,
+        status: Dict[str, Any],
+        init_checkpoint: Callable[[str, Optional[str]], Optional[str]] = lambda behavior_name, init_path: init_path,
+    ):
+        self.trainer_config = trainer_config
+        self.output_path = output_path
+        self.train_model = train_model
+        self.load_model = load_model
+        self.seed = seed
+        self.status = status
+        self.init_checkpoint = init_checkpoint
+
+    def generate(self, behavior_name: str) -> Trainer:
+        """Make the trainer of a behaviour.
+
+        :raises TrainerConfigError: the behaviour is not configured.
+        """
+        settings = self.trainer_config[behavior_name]
+        init_path = self.init_checkpoint(behavior_name, settings.init_path)
+        if init_path != settings.init_path:
+            settings = attr.evolve(settings, init_path=init_path)
+        trainer_class = all_trainer_types[settings.trainer_type]
+        trainer: Trainer = trainer_class(
+            behavior_name,
+            REWARD_BUFFER_CAPACITY,
+            settings,
+            self.train_model,
+            self.load_model,
+            self.seed,
+            os.path.join(self.output_path, behavior_name),
+        )
+        checkpoints = getattr(trainer, "checkpoints", None)
+        if checkpoints is not None:
+            checkpoints.restore(self.status.get(behavior_name, {}))
+        return trainer

@@ -1,0 +1,140 @@
+"""The training loop: step the environments, hand over the experience, let the trainers advance."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Mapping, Optional
+
+from mlagents.trainers.agent_processor import AgentManager
+from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers
+from mlagents.trainers.env_manager import EnvironmentStep, EnvManager
+from mlagents.trainers.exception import TrainerConfigError
+from mlagents.trainers.stop_request import StopRequest
+from mlagents.trainers.terminal import ProgressDisplay
+from mlagents.trainers.trainer import Trainer, TrainerFactory
+from mlagents_envs.logging_util import get_logger
+from mlagents_envs.timers import hierarchical_timer, timed
+
+logger = get_logger(__name__)
+
+
+class TrainerController:
+    """Runs training from the first reset to the saved models.
+
+    :param trainer_factory: makes the trainers of behaviours as they appear.
+    :param environment_parameters: name to sampler, sent before the first reset.
+    :param train: whether trainers learn, or only act, in which case nothing is saved.
+    :param stop: asked after every step whether the user wants to stop.
+    :param progress: shown how far the trainers are.
+    """
+
+    def __init__(
+        self,
+        trainer_factory: TrainerFactory,
+        environment_parameters: Mapping[str, Any],
+        train: bool,
+        stop: StopRequest,
+        progress: ProgressDisplay,
+    ):
+        self.trainer_factory = trainer_factory
+        self.environment_parameters = environment_parameters
+        self.train_model = train
+        self.stop = stop
+        self.progress = progress
+        self.trainers: Dict[str, Trainer] = {}
+
+    @timed
+    def start_learning(self, env_manager: EnvManager) -> None:
+        """Train until every trainer is done or the user stops; then, and on any error, save what was learned."""
+        try:
+            self._reset_env(env_manager)
+            while self._goes_on():
+                self.advance(env_manager)
+        except BaseException as error:
+            self._save_models(after=error)
+            raise
+        self._save_models()
+
+    def _goes_on(self) -> bool:
+        if self.stop.requested:
+            return False
+        return not self.train_model or any(trainer.should_still_train for trainer in self.trainers.values())
+
+    @timed
+    def _reset_env(self, env_manager: EnvManager) -> None:
+        env_manager.reset(self.environment_parameters)
+        self._add_behaviors(env_manager, env_manager.first_step_infos)
+        configured = self.trainer_factory.trainer_config
+        unseen = [name for name in configured if name not in self.trainers]
+        if unseen:
+            logger.warning(
+                f"Configured, but not in the environment so far: {', '.join(unseen)}. "
+                f"In it: {', '.join(self.trainers)}."
+            )
+
+    @timed
+    def advance(self, env_manager: EnvManager) -> int:
+        """Step the environments once and let every trainer advance; return the number of steps."""
+        with hierarchical_timer("env_step"):
+            steps = env_manager.get_steps()
+            self._add_behaviors(env_manager, steps)
+            n_steps = env_manager.process_steps(steps)
+        for name, trainer in self.trainers.items():
+            with hierarchical_timer("trainer_advance"):
+                trainer.advance()
+            returns = trainer.reward_buffer
+            mean_return = sum(returns) / len(returns) if returns else None
+            self.progress.update(name, trainer.get_step, trainer.get_max_steps, mean_return)
+        return n_steps
+
+    def _add_behaviors(self, env_manager: EnvManager, steps: List[EnvironmentStep]) -> None:
+        """Give behaviours that appear for the first time a trainer, a policy and an agent manager."""
+        for step in steps:
+            for behavior_id in step.name_behavior_ids:
+                if behavior_id not in env_manager.policies:
+                    self._add_behavior(env_manager, behavior_id)
+
+    def _add_behavior(self, env_manager: EnvManager, behavior_id: str) -> None:
+        identifiers = BehaviorIdentifiers.from_name_behavior_id(behavior_id)
+        spec = env_manager.training_behaviors[behavior_id]
+        trainer = self.trainers.get(identifiers.brain_name)
+        if trainer is None:
+            trainer = self._make_trainer(env_manager, identifiers.brain_name)
+            policy = trainer.create_policy(identifiers, spec)
+        else:
+            policy = trainer.get_policy(behavior_id)
+        trainer.add_policy(identifiers, policy)
+        self.trainers[identifiers.brain_name] = trainer
+        settings = trainer.trainer_settings
+        manager = AgentManager(spec, behavior_id, trainer.stats_reporter, settings.time_horizon)
+        trainer.subscribe_trajectory_queue(manager.trajectory_queue)
+        env_manager.set_agent_manager(behavior_id, manager)
+        env_manager.set_policy(behavior_id, policy)
+
+    def _make_trainer(self, env_manager: EnvManager, brain_name: str) -> Trainer:
+        try:
+            return self.trainer_factory.generate(brain_name)
+        except TrainerConfigError as error:
+            names = [
+                BehaviorIdentifiers.from_name_behavior_id(known).brain_name for known in env_manager.training_behaviors
+            ]
+            if brain_name in self.trainer_factory.trainer_config:
+                raise
+            raise TrainerConfigError(f"{error} The environment's behaviors: {', '.join(names)}.") from error
+
+    def _save_models(self, after: Optional[BaseException] = None) -> None:
+        """Save every trainer's state and model.
+
+        After an error a second one is only logged: the first is the one to report, and the other trainers' models
+        are still to be saved.
+        """
+        if not self.train_model:
+            return
+        for name, trainer in self.trainers.items():
+            if after is not None and trainer.get_step == 0:
+                continue
+            try:
+                trainer.save_model()
+            except Exception as error:
+                if after is None:
+                    raise
+                logger.error(f"The model of {name} could not be saved: {error}")

@@ -1,0 +1,237 @@
+"""What one agent lived through, in columns, and how it becomes training data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import List, NamedTuple, Optional, Sequence
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from mlagents.trainers.buffer import AgentBuffer, AgentBufferField, AgentBufferKey, BufferKey, ObservationKeyPrefix
+from mlagents_envs.base_env import ActionTuple, _ActionTupleBase
+
+
+class LogProbsTuple(_ActionTupleBase):
+    """Log-probabilities of N agents' actions: `continuous` float32 (N, C) and `discrete` float32 (N, D)."""
+
+    @property
+    def discrete_dtype(self) -> DTypeLike:
+        """Log-probabilities are float32, discrete ones too."""
+        return np.float32
+
+    @staticmethod
+    def empty_log_probs() -> LogProbsTuple:
+        """Return log-probabilities of nobody's actions."""
+        return LogProbsTuple()
+
+
+class AgentStatus(NamedTuple):
+    """What is known of a team-mate at a step."""
+
+    obs: List[np.ndarray]
+    reward: float
+    action: ActionTuple
+    done: bool
+
+
+class AgentExperience(NamedTuple):
+    """One step of one agent: what it saw and did, and what it got for it.
+
+    :param action_mask: per discrete branch, bool, True = forbidden; None where nothing is.
+    """
+
+    obs: List[np.ndarray]
+    reward: float
+    done: bool
+    action: ActionTuple
+    action_probs: Optional[LogProbsTuple]
+    action_mask: Optional[List[np.ndarray]]
+    prev_action: np.ndarray
+    interrupted: bool
+    memory: Optional[np.ndarray]
+    group_status: List[AgentStatus]
+    group_reward: float
+
+
+class ObsUtil:
+    """The keys of observations, and observations read by them."""
+
+    @staticmethod
+    def get_name_at(index: int) -> AgentBufferKey:
+        """Return the key of observation `index`."""
+        return ObservationKeyPrefix.OBSERVATION, index
+
+    @staticmethod
+    def get_name_at_next(index: int) -> AgentBufferKey:
+        """Return the key of observation `index` one step later."""
+        return ObservationKeyPrefix.NEXT_OBSERVATION, index
+
+    @staticmethod
+    def from_buffer(batch: AgentBuffer, num_obs: int) -> List[np.ndarray]:
+        """Return the observations of a buffer, each (B, *shape)."""
+        return [batch[ObsUtil.get_name_at(i)].to_ndarray() for i in range(num_obs)]
+
+    @staticmethod
+    def from_buffer_next(batch: AgentBuffer, num_obs: int) -> List[np.ndarray]:
+        """Return the observations one step later, each (B, *shape)."""
+        return [batch[ObsUtil.get_name_at_next(i)].to_ndarray() for i in range(num_obs)]
+
+
+@dataclass
+class TrajectoryColumns:
+    """T steps of one agent; A = C + D as ever, `N` the sum of branch sizes."""
+
+    obs: List[np.ndarray]  # per observation (T, *shape)
+    reward: np.ndarray  # (T,)
+    done: np.ndarray  # (T,) bool
+    interrupted: np.ndarray  # (T,) bool
+    continuous: np.ndarray  # (T, C)
+    discrete: np.ndarray  # (T, D) int32
+    prev_discrete: np.ndarray  # (T, D) int32
+    action_mask: np.ndarray  # (T, N) bool, True = forbidden
+    group_reward: np.ndarray  # (T,)
+    continuous_log_probs: Optional[np.ndarray] = None  # (T, C)
+    discrete_log_probs: Optional[np.ndarray] = None  # (T, D)
+    branches: Sequence[int] = field(default_factory=tuple)  # D sizes
+
+    def __len__(self) -> int:
+        return len(self.reward)
+
+    @staticmethod
+    def from_steps(steps: Sequence[AgentExperience]) -> TrajectoryColumns:
+        """Gather steps into columns."""
+        first = steps[0]
+        masks = first.action_mask
+        has_log_probs = first.action_probs is not None
+        return TrajectoryColumns(
+            obs=[np.stack([step.obs[i] for step in steps]) for i in range(len(first.obs))],
+            reward=np.array([step.reward for step in steps], dtype=np.float32),
+            done=np.array([step.done for step in steps], dtype=bool),
+            interrupted=np.array([step.interrupted for step in steps], dtype=bool),
+            continuous=np.stack([np.ravel(step.action.continuous) for step in steps]),
+            discrete=np.stack([np.ravel(step.action.discrete) for step in steps]),
+            prev_discrete=np.stack([np.ravel(step.prev_action) for step in steps]),
+            action_mask=np.array([np.concatenate(step.action_mask or [np.zeros(0)]) for step in steps], dtype=bool),
+            group_reward=np.array([step.group_reward for step in steps], dtype=np.float32),
+            continuous_log_probs=_stacked_log_probs(steps, "continuous") if has_log_probs else None,
+            discrete_log_probs=_stacked_log_probs(steps, "discrete") if has_log_probs else None,
+            branches=tuple(len(mask) for mask in masks) if masks is not None else (),
+        )
+
+    def step(self, t: int) -> AgentExperience:
+        """Return step `t` as an object."""
+        log_probs = None
+        if self.continuous_log_probs is not None or self.discrete_log_probs is not None:
+            log_probs = LogProbsTuple(
+                None if self.continuous_log_probs is None else self.continuous_log_probs[t],
+                None if self.discrete_log_probs is None else self.discrete_log_probs[t],
+            )
+        return AgentExperience(
+            obs=[values[t] for values in self.obs],
+            reward=float(self.reward[t]),
+            done=bool(self.done[t]),
+            action=ActionTuple(self.continuous[t], self.discrete[t]),
+            action_probs=log_probs,
+            action_mask=np.split(self.action_mask[t], np.cumsum(self.branches)[:-1]) if self.branches else None,
+            prev_action=self.prev_discrete[t],
+            interrupted=bool(self.interrupted[t]),
+            memory=None,
+            group_status=[],
+            group_reward=float(self.group_reward[t]),
+        )
+
+
+def _stacked_log_probs(steps: Sequence[AgentExperience], half: str) -> np.ndarray:
+    return np.stack([np.ravel(getattr(step.action_probs, half)) for step in steps])
+
+
+def _shifted(column: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Return `column` one step later, with `last` as the final row."""
+    return np.concatenate([column[1:], np.asarray(last, dtype=column.dtype)[None]])
+
+
+class Trajectory:
+    """Consecutive steps of one agent, up to the end of its episode or the time horizon.
+
+    :param steps: the steps as objects; given instead of `columns`, they are gathered into them.
+    :param next_obs: what the agent saw after the last step, each (*shape).
+    :param next_group_obs: what its team-mates saw then.
+    :param agent_id: the agent's id within the run, ``agent_<worker>-<id>``.
+    :param behavior_id: the behaviour's name with its team, ``NAME?team=N``.
+    """
+
+    def __init__(
+        self,
+        steps: Optional[Sequence[AgentExperience]] = None,
+        next_obs: Sequence[np.ndarray] = (),
+        next_group_obs: Sequence[List[np.ndarray]] = (),
+        agent_id: str = "",
+        behavior_id: str = "",
+        *,
+        columns: Optional[TrajectoryColumns] = None,
+    ):
+        if columns is None:
+            if not steps:
+                raise ValueError("A trajectory needs at least one step.")
+            columns = TrajectoryColumns.from_steps(steps)
+            self.steps = list(steps)
+        self.columns = columns
+        self.next_obs = list(next_obs)
+        self.next_group_obs = list(next_group_obs)
+        self.agent_id = agent_id
+        self.behavior_id = behavior_id
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    @cached_property
+    def steps(self) -> List[AgentExperience]:
+        """The steps as objects, made when first asked for."""
+        return [self.columns.step(t) for t in range(len(self.columns))]
+
+    @property
+    def done_reached(self) -> bool:
+        """Whether the last step ended the agent's episode."""
+        return bool(self.columns.done[-1])
+
+    @property
+    def all_group_dones_reached(self) -> bool:
+        """Whether the episode is over for every member of the agent's group."""
+        return self.done_reached and all(mate.done for mate in self.steps[-1].group_status)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the last step was cut by a maximum rather than finished."""
+        return bool(self.columns.interrupted[-1])
+
+    def to_agentbuffer(self) -> AgentBuffer:
+        """Return the trajectory as training data, T rows; columns are shared where they can be."""
+        columns = self.columns
+        n_steps = len(columns)
+        buffer = AgentBuffer()
+        buffer.agent_id = self.agent_id
+
+        def put(key: AgentBufferKey, values: np.ndarray, padding_value: float = 0.0) -> None:
+            buffer[key] = AgentBufferField._view(values, padding_value)
+
+        for index, values in enumerate(columns.obs):
+            put(ObsUtil.get_name_at(index), values)
+            put(ObsUtil.get_name_at_next(index), _shifted(values, self.next_obs[index]))
+        put(BufferKey.MASKS, np.ones(n_steps, dtype=np.float32))
+        put(BufferKey.DONE, columns.done)
+        put(BufferKey.GROUP_DONES, columns.done)
+        put(BufferKey.CONTINUOUS_ACTION, columns.continuous)
+        put(BufferKey.DISCRETE_ACTION, columns.discrete)
+        put(BufferKey.NEXT_CONT_ACTION, _shifted(columns.continuous, np.zeros_like(columns.continuous[0])))
+        put(BufferKey.NEXT_DISC_ACTION, _shifted(columns.discrete, np.zeros_like(columns.discrete[0])))
+        if columns.continuous_log_probs is not None:
+            put(BufferKey.CONTINUOUS_LOG_PROBS, columns.continuous_log_probs)
+        if columns.discrete_log_probs is not None:
+            put(BufferKey.DISCRETE_LOG_PROBS, columns.discrete_log_probs)
+        put(BufferKey.ACTION_MASK, 1.0 - columns.action_mask.astype(np.float32), padding_value=1.0)
+        put(BufferKey.PREV_ACTION, columns.prev_discrete)
+        put(BufferKey.ENVIRONMENT_REWARDS, columns.reward)
+        put(BufferKey.GROUP_REWARD, columns.group_reward)
+        return buffer
