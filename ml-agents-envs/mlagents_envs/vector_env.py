@@ -1,9 +1,9 @@
 """Turn a vectorised simulator into an environment: the base of the built-ins and of your own.
 
-`VectorEnv` serves N agents of one behaviour that all act at every step, whose ids are 0 to N-1, and whose episodes follow
-each other without a pause. A subclass says what the agents see and do (a `BehaviorSpec`) and writes two methods over
-arrays of agents: `VectorEnv.reset_agents` and `VectorEnv.step_agents`. A complete environment, in which pucks on a line are
-pushed to the middle:
+`VectorEnv` serves N agents of one behaviour that all act at every step, whose ids are 0 to N-1, and whose episodes
+follow each other without a pause. A subclass says what the agents see and do (a `BehaviorSpec`) and writes two methods
+over arrays of agents: `VectorEnv.reset_agents` and `VectorEnv.step_agents`. A complete environment, in which pucks on a
+line are pushed to the middle:
 
 >>> import numpy as np
 >>> from mlagents_envs.base_env import ActionSpec, ActionTuple, BehaviorSpec, vector_observation
@@ -32,8 +32,8 @@ pushed to the middle:
 ...     def observation(self):
 ...         return np.stack([self.position, self.velocity], axis=1)
 
-Saved as ``my_module.py`` it trains with ``mlagents-learn CONFIG --env module:my_module:PuckEnv``. It is used like any other
-environment; here all four agents brake and push towards the middle:
+Saved as ``my_module.py`` it trains with ``mlagents-learn CONFIG --env module:my_module:PuckEnv``. It is used like any
+other environment; here all four agents brake and push towards the middle:
 
 >>> env = PuckEnv(seed=1)
 >>> env.reset()
@@ -53,9 +53,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mlagents_envs.base_env import (
     ActionTuple,
@@ -71,14 +72,16 @@ from mlagents_envs.exception import UnityActionException, UnityEnvironmentExcept
 from mlagents_envs.side_channel.environment_side import EnvironmentSideChannels
 from mlagents_envs.side_channel.side_channel import SideChannel
 
+_Scalar = TypeVar("_Scalar", bound=np.generic)
+
 
 class VectorEnv(BaseEnv):
     """N agents of one behaviour that step together.
 
-    In the step that ends an agent's episode, `get_steps` returns its final observation and reward in `TerminalSteps`, and
-    the first observation of its next episode, with reward 0, in `DecisionSteps`, which therefore always holds all agents
-    in the order of their ids. Agents that were given no action act with zeros. The arrays of a step are its own: later
-    steps leave them as they are.
+    In the step that ends an agent's episode, `get_steps` returns its final observation and reward in `TerminalSteps`,
+    and the first observation of its next episode, with reward 0, in `DecisionSteps`, which therefore always holds all
+    agents in the order of their ids. Agents that were given no action act with zeros. The arrays of a step are its own:
+    later steps leave them as they are.
 
     :param name: the behaviour's name, to which its team is added: ``NAME?team=0``.
     :param spec: what the agents observe and how they act.
@@ -109,7 +112,8 @@ class VectorEnv(BaseEnv):
         self._specs = BehaviorMapping({self.behavior_name: spec})
         self.side_channels = EnvironmentSideChannels(side_channels)
         self.parameters = self.side_channels.parameters
-        self._actions = spec.action_spec.empty_action(n_agents)
+        self._no_actions = spec.action_spec.empty_action(n_agents)
+        self._actions = self._no_actions
         self._steps: tuple[DecisionSteps, TerminalSteps] | None = None
         self._closed = False
         # The same for every step, so shared by all of them; read-only, lest one step's reader changes another's.
@@ -130,7 +134,7 @@ class VectorEnv(BaseEnv):
     def step_agents(self, actions: ActionTuple) -> tuple[Sequence[ArrayLike], ArrayLike, ArrayLike, ArrayLike]:
         """Simulate one decision of all agents.
 
-        :param actions: of all agents, of the specified shape; its arrays are reused afterwards: copy what you keep.
+        :param actions: of all agents, of the specified shape; to be read, not written.
         :returns: ``(obs, reward, terminated, truncated)``: per observation (N, *shape), then three arrays (N,):
             the reward, whether the episode came to its end, and whether it was cut short, say by a time limit.
             They are copied. The base class then calls `reset_agents` for the agents that ended either way.
@@ -166,9 +170,10 @@ class VectorEnv(BaseEnv):
         self.side_channels.exchange()
         raw_obs, raw_reward, raw_terminated, raw_truncated = self.step_agents(self._actions)
         obs = self._observations(raw_obs, self.n_agents, "step_agents")
-        reward = self._column(raw_reward, np.float32, "reward")
-        terminated = self._column(raw_terminated, np.bool_, "terminated")
-        ended = np.flatnonzero(terminated | self._column(raw_truncated, np.bool_, "truncated"))
+        reward = self._column(np.array(raw_reward, dtype=np.float32), "reward")
+        terminated = self._column(np.asarray(raw_terminated, dtype=np.bool_), "terminated")
+        truncated = self._column(np.asarray(raw_truncated, dtype=np.bool_), "truncated")
+        (ended,) = (terminated | truncated).nonzero()
         terminal_steps = self._none_ended
         if ended.size:
             terminal_steps = TerminalSteps(
@@ -198,8 +203,7 @@ class VectorEnv(BaseEnv):
         self._check_behavior(behavior_name)
         self._check_started()
         self._spec.action_spec.check(action, self.n_agents, behavior_name)
-        self._actions.continuous[:] = action.continuous
-        self._actions.discrete[:] = action.discrete
+        self._actions = action
 
     def set_action_for_agent(self, behavior_name: BehaviorName, agent_id: AgentId, action: ActionTuple) -> None:
         """Set the action, of one row, of one agent for the next step.
@@ -214,8 +218,9 @@ class VectorEnv(BaseEnv):
                 f"The behavior {behavior_name} has no agent {agent_id}: its agents are 0 to {self.n_agents - 1}."
             )
         self._spec.action_spec.check(action, 1, behavior_name)
-        self._actions.continuous[agent_id] = action.continuous[0]
-        self._actions.discrete[agent_id] = action.discrete[0]
+        continuous, discrete = self._actions.continuous.copy(), self._actions.discrete.copy()
+        continuous[agent_id], discrete[agent_id] = action.continuous[0], action.discrete[0]
+        self._actions = ActionTuple(continuous, discrete)
 
     def get_steps(self, behavior_name: BehaviorName) -> tuple[DecisionSteps, TerminalSteps]:
         """Return all agents, which want a decision, and those among them whose previous episode has just ended.
@@ -238,8 +243,7 @@ class VectorEnv(BaseEnv):
             group_reward=self._group_reward,
         )
         self._steps = decision_steps, ended
-        self._actions.continuous.fill(0.0)
-        self._actions.discrete.fill(0)
+        self._actions = self._no_actions
 
     def _observations(self, obs: Sequence[ArrayLike], rows: int, hook: str) -> list[NDArray[np.float32]]:
         """Copy what a hook returned, checked against the specification."""
@@ -263,9 +267,8 @@ class VectorEnv(BaseEnv):
             )
         return columns
 
-    def _column(self, values: ArrayLike, dtype: DTypeLike, what: str) -> NDArray[np.generic]:
-        """Copy a column (N,) that `step_agents` returned."""
-        column = np.array(values, dtype=dtype)
+    def _column(self, column: NDArray[_Scalar], what: str) -> NDArray[_Scalar]:
+        """Return a column that `step_agents` returned, checked to be (N,)."""
         if column.shape != (self.n_agents,):
             raise UnityEnvironmentException(
                 f"{type(self).__name__}.step_agents must return {what} of shape {(self.n_agents,)} "
@@ -291,6 +294,6 @@ class VectorEnv(BaseEnv):
         return self._steps
 
 
-def _read_only(array: NDArray[np.generic]) -> NDArray[np.generic]:
+def _read_only(array: NDArray[_Scalar]) -> NDArray[_Scalar]:
     array.flags.writeable = False
     return array

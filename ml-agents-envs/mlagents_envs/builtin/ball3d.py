@@ -1,9 +1,9 @@
 """3DBall on MuJoCo: tilt a cube to keep a ball on it. The scene has the numbers of Unity's 3DBall.
 
-All areas are one MuJoCo model, and one decision of all agents is five `mj_step` with a few array operations between them.
+All areas are one MuJoCo model, and one decision of all agents is five `mj_step` and a few array operations.
 
-Axes are Unity's: x and z across, y up. Unity's world is left-handed and MuJoCo's is right-handed, which mirrors the scene
-and changes no number in it, so that a policy trained in either balances in the other.
+Axes are Unity's: x and z across, y up. Unity's world is left-handed and MuJoCo's is right-handed, which mirrors the
+scene and changes no number in it, so that a policy trained in either balances in the other.
 """
 
 from __future__ import annotations
@@ -33,10 +33,8 @@ ANGULAR_DRAG_PER_S = 0.01
 
 REWARD_PER_DECISION = 0.1
 REWARD_FOR_FALLING = -1.0
-MAX_OFFSET = 3.0
-"""How far the ball may be from the cube's centre along x or z."""
-MAX_DROP = 2.0
-"""How far the ball may be below the cube's centre."""
+MIN_OFFSET, MAX_OFFSET = np.array([-3.0, -2.0, -3.0]), np.array([3.0, np.inf, 3.0])
+"""Where the ball must be for the episode to go on, relative to the cube's centre (x, y, z)."""
 
 START_TILT_DEGREES = 10.0
 START_OFFSET = 1.5
@@ -50,11 +48,11 @@ AREA_SPACING = 12.0
 class Ball3DEnv(VectorEnv):
     """Agents that each keep a ball on a cube by tilting the cube.
 
-    Observation (8): the cube's rotation, as the z and the x of its quaternion; the ball's position relative to the cube's
-    (x, y, z); the ball's velocity. Action (2), clipped to [-1, 1]: in each of the decision's 5 physics steps the cube turns
-    by 2 degrees times the first about its own z axis, then by 2 degrees times the second about its own x axis, each only
-    while it is tilted less than about 29 degrees that way. Reward: 0.1 per decision; -1, and the end, once the ball has
-    left the cube. An episode is cut after 1000 decisions, so 100 is perfect.
+    Observation (8): the cube's rotation, as the z and the x of its quaternion; the ball's position relative to the
+    cube's (x, y, z); the ball's velocity. Action (2), clipped to [-1, 1]: in each of the decision's 5 physics steps the
+    cube turns by 2 degrees times the first about its own z axis, then by 2 degrees times the second about its own x
+    axis, each only while it is tilted less than about 29 degrees that way. Reward: 0.1 per decision; -1, and the end,
+    once the ball has left the cube. An episode is cut after 1000 decisions, so 100 is perfect.
 
     Environment parameters, drawn for each episode: `mass` of the ball (default 1) and `scale` of its size (default 1).
 
@@ -86,7 +84,7 @@ class Ball3DEnv(VectorEnv):
         ball_pose = self.data.qpos.reshape(self.n_agents, 7)
         self._ball_position, self._ball_rotation = ball_pose[:, :3], ball_pose[:, 3:]
         self._ball_velocity = self.data.qvel.reshape(self.n_agents, 6)  # linear, then angular
-        self._ball_mass, self._ball_radius = np.zeros((2, self.n_agents))  # not any ball's: the first reset sets them
+        self._ball_mass, self._ball_scale = np.zeros((2, self.n_agents))  # not any ball's: the first reset sets them
         self._physics_steps = np.zeros(self.n_agents, dtype=np.int64)
         self._warnings = self.data.warning.number
 
@@ -96,14 +94,13 @@ class Ball3DEnv(VectorEnv):
         :raises UnityEnvironmentException: the parameter `mass` or `scale` is not a positive number.
         """
         self._set_balls(indices)
-        tilt_degrees = self.rng.uniform(-START_TILT_DEGREES, START_TILT_DEGREES, (len(indices), 2))
-        ball_x, ball_z = self.rng.uniform(-START_OFFSET, START_OFFSET, (len(indices), 2)).T
-        level = np.tile([1.0, 0.0, 0.0, 0.0], (len(indices), 1))
-        tilted = _Turn.about(_X_AXIS, tilt_degrees[:, 0]).of(level)
-        self._cube_rotation[indices] = _Turn.about(_Z_AXIS, tilt_degrees[:, 1]).of(tilted)
-        start = np.stack([ball_x, np.full(len(indices), START_HEIGHT), ball_z], axis=1)
+        draws = self.rng.uniform(-1.0, 1.0, (len(indices), 4))  # a row per agent
+        turn_z, turn_x = _turns(np.deg2rad(START_TILT_DEGREES) * draws[:, :2])
+        self._cube_rotation[indices] = (_LEVEL @ turn_x @ turn_z)[:, 0]
+        start = np.full((len(indices), 3), START_HEIGHT)
+        start[:, ::2] = START_OFFSET * draws[:, 2:]
         self._ball_position[indices] = self._cube_position[indices] + start
-        self._ball_rotation[indices] = level
+        self._ball_rotation[indices] = _LEVEL
         self._ball_velocity[indices] = 0.0
         self._physics_steps[indices] = 0
         return [self._observation()[indices]]
@@ -115,18 +112,15 @@ class Ball3DEnv(VectorEnv):
 
         :raises UnityEnvironmentException: the physics became unstable.
         """
-        degrees = DEGREES_PER_ACTION * np.clip(actions.continuous, -1.0, 1.0)
-        turn_z = _Turn.about(_Z_AXIS, degrees[:, 0])
-        turn_x = _Turn.about(_X_AXIS, degrees[:, 1])
-        for _ in range(PHYSICS_STEPS_PER_DECISION):
-            turn_z.within_limit(self._cube_rotation)
-            turn_x.within_limit(self._cube_rotation)
+        angles = np.deg2rad(DEGREES_PER_ACTION) * np.clip(actions.continuous, -1.0, 1.0).astype(np.float64)
+        for orientation in _orientations(self._cube_rotation, angles):
+            self._cube_rotation[:] = orientation
             mujoco.mj_step(self.model, self.data)
         self._check_physics()
         self._physics_steps += PHYSICS_STEPS_PER_DECISION
         observation = self._observation()
-        x, y, z = observation.T[2:5]
-        fallen = (y < -MAX_DROP) | (np.abs(x) > MAX_OFFSET) | (np.abs(z) > MAX_OFFSET)
+        offset = observation[:, 2:5]
+        fallen = np.logical_or.reduce((offset < MIN_OFFSET) | (offset > MAX_OFFSET), axis=1)
         reward = np.where(fallen, REWARD_FOR_FALLING, REWARD_PER_DECISION)
         return [observation], reward, fallen, self._physics_steps >= MAX_PHYSICS_STEPS
 
@@ -141,11 +135,14 @@ class Ball3DEnv(VectorEnv):
 
     def _set_balls(self, indices: NDArray[np.intp]) -> None:
         """Give balls the mass and the size that the environment parameters ask for."""
-        mass = self._positive("mass", BALL_MASS, len(indices))
-        radius = BALL_RADIUS * self._positive("scale", 1.0, len(indices))
-        if np.array_equal(self._ball_mass[indices], mass) and np.array_equal(self._ball_radius[indices], radius):
+        mass = self.parameters.sample("mass", BALL_MASS, len(indices)).astype(np.float64)
+        scale = self.parameters.sample("scale", 1.0, len(indices)).astype(np.float64)
+        if (mass == self._ball_mass[indices]).all() and (scale == self._ball_scale[indices]).all():
             return
-        self._ball_mass[indices], self._ball_radius[indices] = mass, radius
+        _check_positive("mass", mass)
+        _check_positive("scale", scale)
+        self._ball_mass[indices], self._ball_scale[indices] = mass, scale
+        radius = BALL_RADIUS * scale
         model, bodies, geoms = self.model, 2 + 2 * indices, 1 + 2 * indices  # as `_scene` orders them
         inertia = (0.4 * mass * radius**2)[:, None]  # a solid sphere's
         model.body_mass[bodies], model.body_inertia[bodies] = mass, inertia
@@ -154,20 +151,9 @@ class Ball3DEnv(VectorEnv):
         # MuJoCo keeps figures derived from these; it computes them in a state of its own making, so not in `data`.
         mujoco.mj_setConst(model, mujoco.MjData(model))
 
-    def _positive(self, parameter: str, default: float, size: int) -> NDArray[np.float64]:
-        """Draw an environment parameter, which has to be positive."""
-        values = self.parameters.sample(parameter, default, size).astype(np.float64)
-        refused = ~((values > 0.0) & (values < np.inf))
-        if refused.any():
-            raise UnityEnvironmentException(
-                f"The environment parameter {parameter!r} of 3DBall must be a positive number but was "
-                f"{values[refused][0]:g}."
-            )
-        return values
-
     def _check_physics(self) -> None:
         """Raise if MuJoCo met a state it cannot simulate; it would have gone on from a default one."""
-        if self._warnings.any():
+        if np.count_nonzero(self._warnings):
             found = [mujoco.mjtWarning(kind).name for kind in np.flatnonzero(self._warnings)]
             raise UnityEnvironmentException(
                 f"The physics of 3DBall became unstable (MuJoCo reports {', '.join(found)}). "
@@ -175,55 +161,63 @@ class Ball3DEnv(VectorEnv):
             )
 
 
-class _Axis(NamedTuple):
-    """An axis of a cube's own: its place in a quaternion (w, x, y, z), and the product with its unit quaternion.
+_LEVEL = np.array([[1.0, 0.0, 0.0, 0.0]])
+"""The quaternion (w, x, y, z) of no rotation, as a row."""
 
-    :param times_unit: (4, 4), such that ``q @ times_unit`` is the quaternion product of q and the axis's unit.
+_TIMES_UNIT = np.array(
+    [
+        [[0, 0, 0, 1], [0, 0, -1, 0], [0, 1, 0, 0], [-1, 0, 0, 0]],
+        [[0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, -1], [0, 0, 1, 0]],
+    ],
+    dtype=np.float64,
+)[:, None]
+"""(2, 1, 4, 4): ``q @ matrix`` is the quaternion product of q and the unit k, of the z axis; then i, of the x axis."""
+
+
+def _turns(angles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return turns about an orientation's own z axis and own x axis.
+
+    :param angles: (N, 2), in radians, about z and about x.
+    :returns: (2, N, 4, 4), such that ``q @ matrix`` is the quaternion product of q and the turn.
     """
-
-    component: int
-    times_unit: NDArray[np.float64]
-
-
-_X_AXIS = _Axis(1, np.array([[0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, -1], [0, 0, 1, 0]], dtype=np.float64))
-_Z_AXIS = _Axis(3, np.array([[0, 0, 0, 1], [0, 0, -1, 0], [0, 1, 0, 0], [-1, 0, 0, 0]], dtype=np.float64))
+    half = 0.5 * angles.T[:, :, None, None]
+    return np.cos(half) * np.eye(4) + np.sin(half) * _TIMES_UNIT
 
 
-class _Turn(NamedTuple):
-    """One turn per cube about one of the cube's own axes.
+def _orientations(rotation: NDArray[np.float64], angles: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """Return the cubes' orientations (N, 4) in each physics step of a decision.
 
-    :param component: the axis's place in a quaternion.
-    :param direction: (N, 1), the turn's sign.
-    :param matrix: (N, 4, 4), such that ``q @ matrix`` is the quaternion product of q and the turn.
+    :param rotation: (N, 4), before the decision.
+    :param angles: (N, 2), the turns of each step in radians, about z and about x.
     """
+    turn_z, turn_x = _turns(angles)
+    sign_z, sign_x = np.sign(angles).T[:, :, None, None]
+    rows = rotation[:, None].copy()
+    tilt_z, tilt_x = rows[:, :, 3:], rows[:, :, 1:2]  # views, so they follow the turns
+    orientations = []
+    for _ in range(PHYSICS_STEPS_PER_DECISION):
+        np.copyto(rows, rows @ turn_z, where=tilt_z * sign_z < TILT_LIMIT)
+        np.copyto(rows, rows @ turn_x, where=tilt_x * sign_x < TILT_LIMIT)
+        orientations.append(rows[:, 0].copy())
+    return orientations
 
-    component: int
-    direction: NDArray[np.float64]
-    matrix: NDArray[np.float64]
 
-    @staticmethod
-    def about(axis: _Axis, degrees: NDArray[np.floating]) -> _Turn:
-        """Return turns by `degrees` (N,)."""
-        half = np.deg2rad(degrees, dtype=np.float64)[:, None, None] / 2.0
-        return _Turn(axis.component, np.sign(half[:, 0]), np.cos(half) * np.eye(4) + np.sin(half) * axis.times_unit)
-
-    def of(self, rotation: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return orientations (N, 4) turned further: ``rotation * turn``."""
-        return (rotation[:, None] @ self.matrix)[:, 0]
-
-    def within_limit(self, rotation: NDArray[np.float64]) -> None:
-        """Turn further, in place, the orientations (N, 4) that have not reached the limit on the turn's side."""
-        tilt = rotation[:, self.component, None]
-        np.copyto(rotation, self.of(rotation), where=tilt * self.direction < TILT_LIMIT)
+def _check_positive(parameter: str, values: NDArray[np.float64]) -> None:
+    refused = values[~((values > 0.0) & (values < np.inf))]
+    if refused.size:
+        raise UnityEnvironmentException(
+            f"The environment parameter {parameter!r} of 3DBall must be a positive number but was {refused[0]:g}."
+        )
 
 
 def _scene(n_agents: int) -> str:
     """Return the MuJoCo model of `n_agents` cubes, each with its ball: bodies and geoms are cube, ball, cube, ball, ...
 
-    Cubes are moved from outside (`mocap`). Contacts are listed, a ball with its own cube, so that finding them costs the
-    same for each agent however many there are. The solver: an elliptic cone, for friction alike in all directions; Newton
-    without islands on sparse matrices, the fastest that converges in every state of the scene. Damping is applied as a plain
-    force (no `eulerdamp`), which is Unity's drag: a factor of 1 - drag * timestep.
+    Cubes are moved from outside (`mocap`). Contacts are listed, a ball with its own cube, so that finding them costs
+    the same for each agent however many there are. The cone is elliptic, for friction alike in all directions. Newton
+    without islands on sparse matrices is the fastest solver that converges while balls roll, slide and bounce: CG needs
+    many iterations, PGS stops short where a ball slides. Damping is a plain force (no `eulerdamp`), which makes it
+    Unity's drag: a factor of 1 - drag * timestep.
     """
     bodies, contacts = [], []
     for i in range(n_agents):

@@ -1,14 +1,11 @@
 """The command line of ``mlagents-learn``: its parser, and how flags and configuration file become `RunOptions`."""
 
 import argparse
-import platform
 import typing
-from importlib.metadata import version
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, NoReturn, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, NoReturn, Tuple
 
 import attr
 
-from mlagents.trainers import __version__
 from mlagents.trainers.config_file import ConfigFile, load_config_file
 from mlagents.trainers.settings.fields import help_of
 from mlagents.trainers.settings.network import NetworkSettings
@@ -78,19 +75,12 @@ class _Parser(argparse.ArgumentParser):
         self.exit(1, f"{self.format_usage()}{self.prog}: error: {message}\n")
 
 
-class _ShowVersion(argparse.Action):
-    """Prints the versions and exits; they are looked up only when they are asked for."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        """Print and exit."""
-        print(f"mlagents {__version__}, torch {version('torch')}, Python {platform.python_version()}")
-        parser.exit()
-
-
-def create_parser() -> argparse.ArgumentParser:
+def create_parser(version: Callable[[], str]) -> argparse.ArgumentParser:
     """Make the parser of ``mlagents-learn``, whose flags, defaults and help come from the settings classes.
 
     A flag that was not given is not in the namespace, so that it beats nothing.
+
+    :param version: returns what ``--version`` shows.
     """
     parser = _Parser(
         prog="mlagents-learn",
@@ -99,7 +89,7 @@ def create_parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument(CONFIG_PATH, nargs="?", help="configuration file (YAML); without one all is default")
-    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the versions and exit")
+    parser.add_argument("--version", action="version", version=version(), help="show the versions and exit")
     for group in _GROUPS:
         arguments = parser.add_argument_group(group.title)
         for field in group.fields:

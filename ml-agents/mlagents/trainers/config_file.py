@@ -24,7 +24,7 @@ def load_config_file(path: str) -> ConfigFile:
     try:
         return _parse(text, path)
     except yaml.YAMLError as error:
-        raise TrainerConfigError(_syntax_error(path, error)) from None
+        raise TrainerConfigError(f"{path}:{_syntax_error(text, error)}") from None
     except ValueError as error:  # a value that does not fit the !!tag before it
         raise TrainerConfigError(f"{path}: {error}.") from None
     except RecursionError:
@@ -100,10 +100,14 @@ def _items(node: yaml.Node) -> Iterator[Tuple[str, int, yaml.Node]]:
             yield f"[{i}]", value.start_mark.line + 1, value
 
 
-def _syntax_error(path: str, error: yaml.YAMLError) -> str:
+def _syntax_error(text: str, error: yaml.YAMLError) -> str:
+    """Say where, by line and column, a text is not YAML, and why."""
+    if isinstance(error, yaml.reader.ReaderError):
+        line = text.count("\n", 0, error.position) + 1
+        return f"{line}: this is not YAML: the character {chr(error.character)!r} is not allowed."
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return f"{path}: this is not YAML: {error}"
+        return f" this is not YAML: {error}"
     mark = error.problem_mark
     hint = " Indent with spaces, not tabs." if "'\\t'" in str(error.problem) else ""
-    context = f" {error.context}" if error.context else ""
-    return f"{path}:{mark.line + 1}: column {mark.column + 1}: this is not YAML:{context} {error.problem}.{hint}"
+    context = f" {error.context}:" if error.context else ""
+    return f"{mark.line + 1}: column {mark.column + 1}: this is not YAML:{context} {error.problem}.{hint}"

@@ -21,7 +21,7 @@ from mlagents.trainers.exception import TrainerConfigError, TrainerError
 from mlagents.trainers.run_directory import RunDirectory
 from mlagents.trainers.settings import ParameterRandomizationSettings, RunOptions
 from mlagents.trainers.simple_env_manager import SimpleEnvManager
-from mlagents.trainers.stats import ConsoleWriter, StatsReporter
+from mlagents.trainers.stats import StatsReporter
 from mlagents.trainers.stop_request import StopRequest
 from mlagents.trainers.terminal import closing_message, progress_display
 from mlagents.trainers.trainer import TrainerFactory
@@ -89,7 +89,8 @@ def run_training(run_seed: int, options: RunOptions, num_areas: int) -> None:
         try:
             if learns:
                 run.write_configuration(_with_seed(options, run_seed))
-            _add_stats_writers(options)
+            for writer in register_stats_writer_plugins(options):
+                StatsReporter.add_writer(writer)
             controller = TrainerController(
                 _make_trainer_factory(options, run, run_seed),
                 _environment_parameters(options, run_seed),
@@ -139,15 +140,6 @@ def _make_env_manager(source: EnvSource, options: RunOptions, run_seed: int, num
     )
     env = source.make(worker_id=0, seed=run_seed, num_areas=num_areas, side_channels=[parameters, engine, stats])
     return SimpleEnvManager(env, parameters, stats)
-
-
-def _add_stats_writers(options: RunOptions) -> None:
-    """Register the writers of statistics; a run that only acts writes nothing over what training wrote."""
-    if options.checkpoint_settings.inference:
-        StatsReporter.add_writer(ConsoleWriter())
-        return
-    for writer in register_stats_writer_plugins(options):
-        StatsReporter.add_writer(writer)
 
 
 def _make_trainer_factory(options: RunOptions, run: RunDirectory, run_seed: int) -> TrainerFactory:

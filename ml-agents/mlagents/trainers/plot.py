@@ -129,15 +129,16 @@ def plot(runs: Sequence[str], output: Path, results_dir: str, tag: str, behavior
     """
     curves: Dict[str, Curve] = {}
     behaviors: Dict[str, None] = {}
-    for run in dict.fromkeys(runs):
-        folder = find_run(run, results_dir)
+    folders = {find_run(run, results_dir).resolve(): run for run in runs}  # a run named twice is drawn once
+    names = [folder.name for folder in folders]
+    for folder, run in folders.items():
         of_run = read_curves(folder, tag)
         if behavior is not None and behavior not in of_run:
             hint = did_you_mean(behavior, of_run)
             raise PlotError(f"The run {run!r} has no {tag!r} of {behavior!r}; it has: {', '.join(of_run)}.{hint}")
         chosen = of_run if behavior is None else {behavior: of_run[behavior]}
         behaviors.update(dict.fromkeys(chosen))
-        run_name = folder.resolve().name if [Path(other).name for other in runs].count(Path(run).name) == 1 else run
+        run_name = folder.name if names.count(folder.name) == 1 else run
         for name, curve in chosen.items():
             curves[run_name if len(chosen) == 1 else f"{run_name}: {name}"] = curve
     draw(curves, tag, title=", ".join(behaviors), output=output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shlex
 import sys
@@ -27,7 +28,8 @@ from typing import (
 )
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Console
+    from rich.text import Text
 
 DRAW_INTERVAL_S = 0.2
 RATE_WINDOW_S = 30.0
@@ -99,7 +101,6 @@ class LiveProgressDisplay(ProgressDisplay):
         self._rates: Dict[str, _Rate] = {}
         self._next_draw_s = float("-inf")
         self._bars: Optional[_Bars] = None
-        self._closed = False
 
     def __exit__(
         self,
@@ -108,7 +109,7 @@ class LiveProgressDisplay(ProgressDisplay):
         traceback: Optional[TracebackType],
     ) -> None:
         """Draw the last state, and give the terminal back."""
-        if self._bars is not None and not self._closed:
+        if self._bars is not None:
             self._draw()
         self._close()
 
@@ -132,10 +133,10 @@ class LiveProgressDisplay(ProgressDisplay):
             self._close()
 
     def _close(self) -> None:
-        self._closed = True
         self._next_draw_s = float("inf")
         if self._bars is not None:
             self._bars.close()
+            self._bars = None
 
 
 class _Rate:
@@ -156,6 +157,18 @@ class _Rate:
         return (last_step - first_step) / (last_s - first_s) if last_s > first_s else None
 
 
+class _BarCharacters(NamedTuple):
+    """The characters of a bar; where there is no colour, they have to differ."""
+
+    done: str
+    to_do: str
+
+    @staticmethod
+    def of(console: Console) -> _BarCharacters:
+        line = "-" if console.options.ascii_only else "━"
+        return _BarCharacters(line, " " if console.no_color else line)
+
+
 class _Bars:
     """The bars as they are drawn, by rich, which is imported when there is a terminal to draw on and not before."""
 
@@ -163,11 +176,14 @@ class _Bars:
         from rich.console import Console
         from rich.live import Live
 
+        self._stream, self._stream_errors = stream, stream.errors
+        self._set_stream_errors("replace")  # a name that this terminal has no letters for must not stop the training
         self._console = Console(file=stream, force_terminal=True)
         self._live = Live(console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+        self._bar_characters = _BarCharacters.of(self._console)
         self._stdout, self._stderr = sys.stdout, sys.stderr
         self._proxies: List[_AboveBars] = []
-        self._rows = 0
+        self._n_rows = 0
         self._row_cells = 0
         self._live.start()
         self._console.show_cursor(True)  # rich hides it, and a process that is killed could not bring it back
@@ -178,9 +194,9 @@ class _Bars:
 
     def draw(self, states: Dict[str, _State], rates: Dict[str, Optional[float]]) -> None:
         self._clear_broken_rows()
-        table = _table(states, rates, self._console.width)
-        self._rows, self._row_cells = len(states), self._console.measure(table).maximum
-        self._live.update(table, refresh=True)
+        rows = _rows(states, rates, self._console.width, self._bar_characters)
+        self._n_rows, self._row_cells = len(states), self._console.measure(rows).maximum
+        self._live.update(rows, refresh=True)
 
     def print_above(self, lines: str) -> None:
         from rich.text import Text
@@ -194,6 +210,7 @@ class _Bars:
             for proxy in self._proxies:
                 proxy.finish_line()
             self._live.stop()
+        self._set_stream_errors(self._stream_errors)
 
     def _clear_broken_rows(self) -> None:
         """Clear what rich does not know of: a terminal that was made narrower breaks each row of the bars in two."""
@@ -201,10 +218,15 @@ class _Bars:
         from rich.segment import ControlType
 
         width = self._console.width
-        extra_rows = self._rows * ((self._row_cells - 1) // width)
+        extra_rows = self._n_rows * ((self._row_cells - 1) // width)
         if extra_rows > 0:
             self._console.control(Control(*((ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)) * extra_rows))
             self._row_cells = width
+
+    def _set_stream_errors(self, errors: Optional[str]) -> None:
+        if isinstance(self._stream, io.TextIOWrapper):
+            with contextlib.suppress(OSError):
+                self._stream.reconfigure(errors=errors)
 
     def _proxy(self, stream: TextIO) -> TextIO:
         self._proxies.append(_AboveBars(self, stream))
@@ -239,30 +261,35 @@ class _AboveBars:
         return getattr(self._stream, name)
 
 
-def _table(states: Dict[str, _State], rates: Dict[str, Optional[float]], width: int) -> Table:
+def _rows(
+    states: Dict[str, _State], rates: Dict[str, Optional[float]], width: int, bar_characters: _BarCharacters
+) -> Text:
     """Return a row per behaviour: name, bar, and as many of steps, reward, speed and time left as there is room for."""
-    from rich.progress_bar import ProgressBar
-    from rich.table import Column, Table
+    from rich.cells import cell_len, set_cell_size
     from rich.text import Text
 
-    names = [behavior[:MAX_NAME_CELLS] for behavior in states]
-    facts = [_facts(state, rates[behavior]) for behavior, state in states.items()]
-    room = width - max(map(len, names)) - MIN_BAR_CELLS - GAP_CELLS
-    n_shown = 0
-    for column in zip(*facts):
-        room -= max(map(len, column)) + GAP_CELLS
-        n_shown += room >= 0
+    name_cells = min(MAX_NAME_CELLS, max(map(cell_len, states)))
+    room = width - name_cells - GAP_CELLS - MIN_BAR_CELLS
+    columns = []
+    for column in zip(*(_facts(state, rates[behavior]) for behavior, state in states.items())):
+        column_cells = max(map(len, column))
+        room -= GAP_CELLS + column_cells
+        if room < 0:
+            room += GAP_CELLS + column_cells
+            break
+        columns.append([text.rjust(column_cells) for text in column])
 
-    table = Table.grid(
-        Column(no_wrap=True, overflow="crop"),
-        Column(max_width=MAX_BAR_CELLS),  # the one column that rich may make narrower
-        *(Column(justify="right", no_wrap=True, overflow="crop") for _ in range(n_shown)),
-        padding=(0, GAP_CELLS, 0, 0),
-    )
-    for name, state, texts in zip(names, states.values(), facts):
-        bar = ProgressBar(total=max(1, state.max_steps), completed=state.step)
-        table.add_row(Text(name, style="bold"), bar, *texts[:n_shown])
-    return table
+    bar_cells = max(0, min(MAX_BAR_CELLS, MIN_BAR_CELLS + room))
+    gap = " " * GAP_CELLS
+    text = Text(no_wrap=True, overflow="crop", end="")
+    for row, (behavior, state) in enumerate(states.items()):
+        n_done = int(bar_cells * min(1.0, state.step / max(1, state.max_steps)))
+        text.append("\n" if row else "")
+        text.append(set_cell_size(behavior, name_cells) + gap, "bold")
+        text.append(bar_characters.done * n_done, "bar.complete")
+        text.append(bar_characters.to_do * (bar_cells - n_done), "bar.back")
+        text.append("".join(gap + column[row] for column in columns))
+    return text
 
 
 def _facts(state: _State, rate: Optional[float]) -> List[str]:

@@ -4,7 +4,7 @@ import copy
 import types
 import typing
 from enum import Enum
-from typing import Any, Callable, ClassVar, Dict, Iterable, List, Mapping, Optional, Sequence, Type
+from typing import Any, Callable, ClassVar, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Type
 
 import attr
 
@@ -20,6 +20,7 @@ from mlagents.trainers.settings.environment_parameters import (
 )
 from mlagents.trainers.settings.fields import HELP, SettingValueError, ensure_attrs_class
 from mlagents.trainers.settings.places import KeyPath, Places
+from mlagents.trainers.settings.reward_signals import RewardSignalType
 from mlagents.trainers.settings.run import RunOptions
 from mlagents.trainers.settings.scalars import SCALARS, describe
 from mlagents.trainers.settings.trainer import TrainerSettings
@@ -51,10 +52,34 @@ def _with_defaults(options: Mapping[str, Any], places: Places) -> Dict[str, Any]
     merged = dict(options)
     defaults, behaviors = merged.get("default_settings"), merged.get("behaviors")
     if isinstance(defaults, Mapping) and isinstance(behaviors, Mapping):
-        merged["behaviors"] = {name: _merged(defaults, own) for name, own in behaviors.items()}
+        merged["behaviors"] = {name: _merged(_defaults_for(own, defaults), own) for name, own in behaviors.items()}
         for name in behaviors:
             places.inherit(("default_settings",), ("behaviors", str(name)))
     return merged
+
+
+def _defaults_for(behavior: Any, defaults: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return the `default_settings` that a behaviour inherits.
+
+    Reward signals add up, the extrinsic one that is there by default included. Hyperparameters that the behaviour's
+    trainer type does not have are left out.
+    """
+    inherited = dict(defaults)
+    if inherited.get("reward_signals") is None:
+        inherited["reward_signals"] = {RewardSignalType.EXTRINSIC.value: {}}
+    hyperparameters, trainer_type = inherited.get("hyperparameters"), defaults.get("trainer_type")
+    own_type = behavior.get("trainer_type", trainer_type) if isinstance(behavior, Mapping) else trainer_type
+    if isinstance(hyperparameters, Mapping) and own_type != trainer_type:
+        known = _settings_keys(own_type)
+        inherited["hyperparameters"] = {key: value for key, value in hyperparameters.items() if key in known}
+    return inherited
+
+
+def _settings_keys(trainer_type: Any) -> Set[str]:
+    try:
+        return {field.alias for field in attr.fields(get_settings_class(str(trainer_type)))}
+    except TrainerConfigError:  # reported when the behaviour is read
+        return set()
 
 
 def _merged(under: Any, over: Any) -> Any:
@@ -212,7 +237,8 @@ class _Reader:
     def _read_sampler(self, value: Any, path: KeyPath) -> Any:
         """Read a number, or a sampler's type and parameters."""
         if not isinstance(value, Mapping):
-            return self._read_class({"value": value}, ConstantSettings, path)
+            number = self._read_scalar(value, float, path)
+            return None if number is None else self._construct(ConstantSettings, {"value": number}, path)
         for key in value:
             if key not in _SAMPLER_KEYS:
                 self._fail_unknown((*path, str(key)), _SAMPLER_KEYS)

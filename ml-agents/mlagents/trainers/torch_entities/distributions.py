@@ -80,8 +80,8 @@ class GaussianDistInstance(DistInstance):
 
     def log_prob(self, value: torch.Tensor) -> torch.Tensor:
         """Return log-densities (B, C) of actions (B, C)."""
-        log_scale = torch.log(self._std + EPSILON) + _LOG_SQRT_2_PI
-        return -((value - self.mean).square() / (2 * self._variance + EPSILON)) - log_scale
+        log_peak = -_LOG_SQRT_2_PI - torch.log(self._std + EPSILON)
+        return torch.addcdiv(log_peak, (value - self.mean).square(), 2 * self._variance + EPSILON, value=-1)
 
     def pdf(self, value: torch.Tensor) -> torch.Tensor:
         """Return densities (B, C) of actions (B, C)."""
@@ -89,8 +89,9 @@ class GaussianDistInstance(DistInstance):
 
     def entropy(self) -> torch.Tensor:
         """Return entropies (B,), *averaged* over the C actions."""
-        entropy = 0.5 * torch.log(2 * math.pi * math.e * self._variance + EPSILON)
-        return entropy.mean(dim=1).expand(self.mean.shape[0])
+        n_rows, n_actions = self.mean.shape
+        doubled = torch.log(2 * math.pi * math.e * self._variance + EPSILON).sum(dim=1)
+        return (doubled * (0.5 / n_actions)).expand(n_rows)
 
     def exported_model_output(self) -> torch.Tensor:
         """Return actions (B, C)."""
@@ -146,8 +147,12 @@ class CategoricalDistInstance(DiscreteDistInstance):
         return torch.log(self.probs + EPSILON)
 
     def sample(self) -> torch.Tensor:
-        """Return chosen indices, int64 (B, 1)."""
-        return torch.multinomial(self.probs, 1)
+        """Return chosen indices, int64 (B, 1).
+
+        The first of exponential clocks that tick at rates `probs`: what `torch.multinomial` does, without its checks.
+        """
+        clocks = torch.empty_like(self.probs).exponential_()
+        return torch.argmax(self.probs / clocks, dim=1, keepdim=True)
 
     def deterministic_sample(self) -> torch.Tensor:
         """Return the index of the most probable choice, the first of equals, int64 (B, 1)."""
@@ -170,8 +175,8 @@ class CategoricalDistInstance(DiscreteDistInstance):
         return -(self.probs * self._log_probs).sum(dim=1)
 
     def exported_model_output(self) -> torch.Tensor:
-        """Return chosen indices, int64 (B, 1)."""
-        return self.sample()
+        """Return chosen indices, int64 (B, 1), by an operator that exported models may hold."""
+        return torch.multinomial(self.probs, 1)
 
 
 class GaussianDistribution(nn.Module):

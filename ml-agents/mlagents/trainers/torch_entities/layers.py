@@ -111,5 +111,8 @@ class LinearEncoder(nn.Module):
 
     def forward(self, input_tensor: torch.Tensor) -> torch.Tensor:
         """Return (B, hidden_size) for (B, input_size)."""
-        encoding: torch.Tensor = self.seq_layers(input_tensor)
+        encoding = input_tensor
+        for layer in self.seq_layers:
+            # For small networks the bookkeeping of a module's __call__ costs as much as Swish itself.
+            encoding = layer.forward(encoding)
         return encoding

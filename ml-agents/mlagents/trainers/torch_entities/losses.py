@@ -50,7 +50,7 @@ def trust_region_value_loss(
         clipped_value = old_value + torch.clamp(value - old_value, -epsilon, epsilon)
         error = torch.maximum((target - value).square(), (target - clipped_value).square())
         per_stream.append(masked_mean(error, loss_masks))
-    return torch.stack(per_stream).mean()
+    return sum(per_stream[1:], start=per_stream[0]) / len(per_stream)
 
 
 def trust_region_policy_loss(
