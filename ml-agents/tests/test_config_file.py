@@ -326,6 +326,20 @@ def test_an_empty_behaviour_takes_the_defaults(read):
     assert list(options.behaviors["B"].reward_signals) == [RewardSignalType.EXTRINSIC]
 
 
+ANCHORS = "behaviors:\n  A: &a\n    max_steps: 1\n    time_horizon: 2\n  B:\n    <<: *a\n    time_horizon: {}\n"
+
+
+def test_yaml_anchors_and_merges_work(read):
+    behaviors = read(ANCHORS.format(3)).behaviors
+    assert (behaviors["B"].max_steps, behaviors["B"].time_horizon) == (1, 3)
+
+
+def test_a_merged_key_has_its_own_line(message_of):
+    assert message_of(ANCHORS.format("x")).startswith("config.yaml:7: behaviors.B.time_horizon: expected")
+    in_both = message_of(ANCHORS.format(3).replace("max_steps: 1", "max_step: 1")).splitlines()
+    assert [line.split(": ")[0] for line in in_both] == ["config.yaml:3", "config.yaml:3"]
+
+
 def test_a_byte_order_mark_is_ignored(tmp_path):
     (tmp_path / "bom.yaml").write_bytes(b"\xef\xbb\xbfdebug: true")
     assert load_config_file(str(tmp_path / "bom.yaml")).options == {"debug": True}

@@ -9,7 +9,7 @@ scene and changes no number in it, so that a policy trained in either balances i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from itertools import pairwise
 
 import mujoco
 import numpy as np
@@ -112,7 +112,7 @@ class Ball3DEnv(VectorEnv):
 
         :raises UnityEnvironmentException: the physics became unstable.
         """
-        angles = np.deg2rad(DEGREES_PER_ACTION) * np.clip(actions.continuous, -1.0, 1.0).astype(np.float64)
+        angles = np.deg2rad(DEGREES_PER_ACTION) * actions.continuous.clip(-1.0, 1.0).astype(np.float64)
         for orientation in _orientations(self._cube_rotation, angles):
             self._cube_rotation[:] = orientation
             mujoco.mj_step(self.model, self.data)
@@ -144,12 +144,17 @@ class Ball3DEnv(VectorEnv):
         self._ball_mass[indices], self._ball_scale[indices] = mass, scale
         radius = BALL_RADIUS * scale
         model, bodies, geoms = self.model, 2 + 2 * indices, 1 + 2 * indices  # as `_scene` orders them
-        inertia = (0.4 * mass * radius**2)[:, None]  # a solid sphere's
-        model.body_mass[bodies], model.body_inertia[bodies] = mass, inertia
         model.geom_size[geoms, 0] = model.geom_rbound[geoms] = radius
-        model.dof_damping.reshape(self.n_agents, 6)[indices, 3:] = ANGULAR_DRAG_PER_S * inertia
-        # MuJoCo keeps figures derived from these; it computes them in a state of its own making, so not in `data`.
-        mujoco.mj_setConst(model, mujoco.MjData(model))
+        mass_and_inertia = np.stack([mass, 0.4 * mass * radius**2], axis=1)  # a solid sphere's
+        model.body_mass[bodies], model.body_inertia[bodies] = mass, mass_and_inertia[:, 1:]
+        model.dof_damping.reshape(-1, 6)[indices, 3:] = ANGULAR_DRAG_PER_S * mass_and_inertia[:, 1:]
+        # What MuJoCo derives from these: `mj_setConst` would do it too, in a time that grows with the square of N.
+        model.body_subtreemass[bodies] = mass
+        model.body_subtreemass[0] = model.body_mass.sum()
+        model.body_invweight0[bodies] = 1.0 / mass_and_inertia
+        model.dof_M0.reshape(-1, 6)[indices] = mass_and_inertia.repeat(3, axis=1)
+        model.dof_invweight0[:] = 1.0 / model.dof_M0
+        model.stat.meaninertia = model.dof_M0.mean()
 
     def _check_physics(self) -> None:
         """Raise if MuJoCo met a state it cannot simulate; it would have gone on from a default one."""
@@ -157,21 +162,20 @@ class Ball3DEnv(VectorEnv):
             found = [mujoco.mjtWarning(kind).name for kind in np.flatnonzero(self._warnings)]
             raise UnityEnvironmentException(
                 f"The physics of 3DBall became unstable (MuJoCo reports {', '.join(found)}). "
-                "Bring the environment parameters 'mass' and 'scale' closer to 1."
+                "Look for actions that are not numbers, and bring the parameters 'mass' and 'scale' closer to 1."
             )
 
 
 _LEVEL = np.array([[1.0, 0.0, 0.0, 0.0]])
 """The quaternion (w, x, y, z) of no rotation, as a row."""
 
-_TIMES_UNIT = np.array(
+_TURN_BASIS = np.array(
     [
-        [[0, 0, 0, 1], [0, 0, -1, 0], [0, 1, 0, 0], [-1, 0, 0, 0]],
-        [[0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, -1], [0, 0, 1, 0]],
-    ],
-    dtype=np.float64,
-)[:, None]
-"""(2, 1, 4, 4): ``q @ matrix`` is the quaternion product of q and the unit k, of the z axis; then i, of the x axis."""
+        [np.eye(4), [[0, 0, 0, 1], [0, 0, -1, 0], [0, 1, 0, 0], [-1, 0, 0, 0]]],
+        [np.eye(4), [[0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, -1], [0, 0, 1, 0]]],
+    ]
+).reshape(2, 2, 16)
+"""(2, 2, 16): matrices that multiply q by a unit quaternion, from the right: 1, then k (the z axis); 1, then i (x)."""
 
 
 def _turns(angles: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -180,26 +184,39 @@ def _turns(angles: NDArray[np.float64]) -> NDArray[np.float64]:
     :param angles: (N, 2), in radians, about z and about x.
     :returns: (2, N, 4, 4), such that ``q @ matrix`` is the quaternion product of q and the turn.
     """
-    half = 0.5 * angles.T[:, :, None, None]
-    return np.cos(half) * np.eye(4) + np.sin(half) * _TIMES_UNIT
+    half = 0.5 * angles.T
+    cos_sin = np.empty((2, len(angles), 2))
+    np.cos(half, out=cos_sin[:, :, 0])
+    np.sin(half, out=cos_sin[:, :, 1])
+    turns: NDArray[np.float64] = cos_sin @ _TURN_BASIS
+    return turns.reshape(2, -1, 4, 4)
 
 
-def _orientations(rotation: NDArray[np.float64], angles: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    """Return the cubes' orientations (N, 4) in each physics step of a decision.
+def _orientations(rotation: NDArray[np.float64], angles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the cubes' orientations in each physics step of a decision: (5, N, 4).
+
+    Limits are met in few decisions. So the cubes first turn as if there were none, which is all unless that leads a
+    cube to one.
 
     :param rotation: (N, 4), before the decision.
-    :param angles: (N, 2), the turns of each step in radians, about z and about x.
+    :param angles: (N, 2), the turns of each step in radians, about z and then about x.
     """
     turn_z, turn_x = _turns(angles)
-    sign_z, sign_x = np.sign(angles).T[:, :, None, None]
-    rows = rotation[:, None].copy()
-    tilt_z, tilt_x = rows[:, :, 3:], rows[:, :, 1:2]  # views, so they follow the turns
-    orientations = []
-    for _ in range(PHYSICS_STEPS_PER_DECISION):
-        np.copyto(rows, rows @ turn_z, where=tilt_z * sign_z < TILT_LIMIT)
-        np.copyto(rows, rows @ turn_x, where=tilt_x * sign_x < TILT_LIMIT)
-        orientations.append(rows[:, 0].copy())
-    return orientations
+    direction = np.sign(angles)
+    path = np.empty((PHYSICS_STEPS_PER_DECISION + 1, len(angles), 1, 4))
+    path[0] = rotation[:, None]
+    turn = turn_z @ turn_x
+    for before, after in pairwise(path):
+        np.matmul(before, turn, out=after)
+    tilt = np.empty((PHYSICS_STEPS_PER_DECISION, len(angles), 2))  # about each axis, just before the turn about it
+    tilt[:, :, 0] = path[:-1, :, 0, 3]
+    tilt[:, :, 1] = (path[:-1] @ turn_z)[:, :, 0, 1]
+    if (tilt * direction).max() >= TILT_LIMIT:
+        for before, after in pairwise(path):
+            after[:] = before
+            np.copyto(after, after @ turn_z, where=after[:, :, 3:] * direction[:, None, :1] < TILT_LIMIT)
+            np.copyto(after, after @ turn_x, where=after[:, :, 1:2] * direction[:, None, 1:] < TILT_LIMIT)
+    return path[1:, :, 0]
 
 
 def _check_positive(parameter: str, values: NDArray[np.float64]) -> None:

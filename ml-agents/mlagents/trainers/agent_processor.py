@@ -84,8 +84,6 @@ class _Columns:
             "action_mask": ((n_choices,), np.bool_),
             "reward": ((), np.float32),
             "group_reward": ((), np.float32),
-            "done": ((), np.bool_),
-            "interrupted": ((), np.bool_),
         }
         self._log_prob_shapes: Dict[str, Tuple[Tuple[int, ...], type]] = {
             "continuous_log_probs": ((action_spec.continuous_size,), np.float32),
@@ -124,11 +122,14 @@ class _Columns:
             self._shapes.update(self._log_prob_shapes)
             self._resize(self.n_slots, self.n_times)
 
-    def cut(self, slot: int, length: int) -> TrajectoryColumns:
-        """Return the first `length` experiences of a slot, as copies."""
+    def cut(self, slot: int, length: int, done: bool, interrupted: bool) -> TrajectoryColumns:
+        """Return the first `length` experiences of a slot, as copies; only the last can be done or interrupted."""
         taken = {name: values[slot, :length].copy() for name, values in self.arrays.items()}
         obs = [taken.pop(f"obs_{index}") for index in range(self.n_obs)]
-        return TrajectoryColumns(obs=obs, branches=self.branches, **taken)
+        is_last = np.arange(length) == length - 1
+        return TrajectoryColumns(
+            obs=obs, done=is_last & done, interrupted=is_last & interrupted, branches=self.branches, **taken
+        )
 
 
 class _WorkerSlots:
@@ -136,8 +137,13 @@ class _WorkerSlots:
 
     def __init__(self) -> None:
         self.by_agent: Dict[AgentId, int] = {}
-        self.last_ids = np.zeros(0, dtype=np.int32)
+        self.last_ids = b""
         self.last_slots = np.zeros(0, dtype=np.intp)
+
+
+def _id_bytes(agent_ids: Sequence[AgentId] | np.ndarray) -> bytes:
+    """Return agents' ids as what is quick to compare, and does not change when an environment reuses its array."""
+    return np.asarray(agent_ids, dtype=np.int32).tobytes()
 
 
 class AgentProcessor:
@@ -164,12 +170,12 @@ class AgentProcessor:
         self._workers: Dict[int, _WorkerSlots] = {}
         self._free_slots: List[int] = []
         self._n_slots = 0
-        # Per slot, beside the columns: complete experiences, whether a decision waits for its reward, whether it
-        # has been acted on, the length of the episode, and the agent's id within the run.
+        # Per slot, beside the columns: complete experiences, whether an observation waits for its reward, whether it
+        # has been acted on, the episode's experiences before these, and the agent's id within the run.
         self._length = np.zeros(0, dtype=np.int64)
         self._waiting = np.zeros(0, dtype=bool)
         self._acted = np.zeros(0, dtype=bool)
-        self._episode_length = np.zeros(0, dtype=np.int64)
+        self._published = np.zeros(0, dtype=np.int64)
         self._last_discrete = np.zeros((0, spec.action_spec.discrete_size), dtype=np.int32)
         self._agent_ids: List[str] = []
         self._trajectory_queues: List[AgentManagerQueue[Trajectory]] = []
@@ -190,12 +196,12 @@ class AgentProcessor:
         :param previous_action: what was decided for the worker's last `DecisionSteps`; the rewards here are for it.
         :raises UnityObservationException: an observation or a reward is NaN or infinite.
         """
-        self._check_finite(decision_steps)
+        self._check_finite(decision_steps, worker_id)
+        self._check_finite(terminal_steps, worker_id)
         worker = self._workers.setdefault(worker_id, _WorkerSlots())
         if len(previous_action.agent_ids):
             self._record_actions(worker, previous_action)
         if len(terminal_steps):
-            self._check_finite(terminal_steps)
             self._end_episodes(worker, terminal_steps)
         if len(decision_steps):
             slots = self._slots_of(worker, worker_id, decision_steps.agent_id)
@@ -210,23 +216,27 @@ class AgentProcessor:
         self._free_slots = list(range(self._n_slots))
         self._clear(np.arange(self._n_slots))
 
-    def _check_finite(self, steps: DecisionSteps | TerminalSteps) -> None:
-        """Refuse NaN and infinity; their sum is finite only if all of them are (overflow aside, see below)."""
-        named = [(observation.name, values) for observation, values in zip(self.spec.observation_specs, steps.obs)]
+    def _check_finite(self, steps: DecisionSteps | TerminalSteps, worker_id: int) -> None:
+        """Refuse NaN and infinity: training on them would ruin the model."""
+        if not len(steps):
+            return
+        named = [(f"observation {spec.name!r}", obs) for spec, obs in zip(self.spec.observation_specs, steps.obs)]
         for name, values in [*named, ("reward", steps.reward), ("group reward", steps.group_reward)]:
-            # A sum is one pass without a temporary array; finite values that overflow it get the full look.
-            if np.isfinite(np.add.reduce(values, axis=None)) or np.isfinite(values).all():
+            is_finite = np.isfinite(values)
+            if is_finite.all():
                 continue
-            row = int(np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))[0])
+            index = tuple(np.argwhere(~is_finite)[0].tolist())
+            row, *place = index
             raise UnityObservationException(
-                f"The environment gave a value that is not finite: behavior {self.behavior_id}, agent "
-                f"{int(steps.agent_id[row])}, {name}: {values[row]}. Nothing of this step was used; "
-                f"mend the environment, then go on with --resume."
+                f"The environment gave a value that is not finite: behavior {self.behavior_id}, worker {worker_id}, "
+                f"agent {int(steps.agent_id[row])}, {name}{place or ''}: {values[index]}. Nothing of this step was "
+                f"used; mend the environment, then go on with --resume."
             )
 
     def _slots_of(self, worker: _WorkerSlots, worker_id: int, agent_ids: np.ndarray) -> np.ndarray:
         """Return the slot of each agent, giving new agents a free one."""
-        if agent_ids is worker.last_ids or np.array_equal(agent_ids, worker.last_ids):
+        id_bytes = _id_bytes(agent_ids)
+        if id_bytes == worker.last_ids:
             return worker.last_slots
         by_agent = worker.by_agent
         slots = np.empty(len(agent_ids), dtype=np.intp)
@@ -236,7 +246,7 @@ class AgentProcessor:
                 slot = by_agent[agent_id] = self._new_slot()
                 self._agent_ids[slot] = get_global_agent_id(worker_id, agent_id)
             slots[index] = slot
-        worker.last_ids, worker.last_slots = agent_ids.copy(), slots
+        worker.last_ids, worker.last_slots = id_bytes, slots
         return slots
 
     def _new_slot(self) -> int:
@@ -251,7 +261,7 @@ class AgentProcessor:
             self._length = np.append(self._length, np.zeros(grow, dtype=np.int64))
             self._waiting = np.append(self._waiting, np.zeros(grow, dtype=bool))
             self._acted = np.append(self._acted, np.zeros(grow, dtype=bool))
-            self._episode_length = np.append(self._episode_length, np.zeros(grow, dtype=np.int64))
+            self._published = np.append(self._published, np.zeros(grow, dtype=np.int64))
             blank = np.zeros((grow, self._last_discrete.shape[1]), dtype=np.int32)
             self._last_discrete = np.append(self._last_discrete, blank, axis=0)
         return slot
@@ -260,7 +270,7 @@ class AgentProcessor:
         self._length[slots] = 0
         self._waiting[slots] = False
         self._acted[slots] = False
-        self._episode_length[slots] = 0
+        self._published[slots] = 0
         self._last_discrete[slots] = 0
 
     def _free(self, worker: _WorkerSlots, ended: np.ndarray) -> None:
@@ -270,20 +280,21 @@ class AgentProcessor:
             if slot is not None and not self._waiting[slot]:
                 del worker.by_agent[agent_id]
                 self._free_slots.append(slot)
-                worker.last_ids = np.zeros(0, dtype=np.int32)
+                worker.last_ids = b""
 
     def _record_actions(self, worker: _WorkerSlots, decision: ActionInfo) -> None:
         """Write what was decided beside the observations it was decided on."""
-        agent_ids = np.asarray(decision.agent_ids)
-        known = worker.last_slots if np.array_equal(agent_ids, worker.last_ids) else None
         rows: slice | np.ndarray = slice(None)
-        if known is None:
-            slot_list = [worker.by_agent.get(agent_id, -1) for agent_id in agent_ids.tolist()]
-            rows = np.flatnonzero(np.array(slot_list) >= 0)
-            known = np.array(slot_list, dtype=np.intp)[rows]
+        if _id_bytes(decision.agent_ids) == worker.last_ids:
+            known = worker.last_slots
+        else:
+            slots = np.array([worker.by_agent.get(int(agent_id), -1) for agent_id in decision.agent_ids], dtype=np.intp)
+            rows = np.flatnonzero(slots >= 0)
+            known = slots[rows]
         at = (known, self._length[known])
         arrays = self._columns.arrays
-        arrays["continuous"][at] = decision.action.continuous[rows]
+        if self.spec.action_spec.continuous_size:
+            arrays["continuous"][at] = decision.action.continuous[rows]
         if self._columns.branches:
             discrete = decision.action.discrete[rows]
             arrays["discrete"][at] = discrete
@@ -293,13 +304,15 @@ class AgentProcessor:
         if log_probs is not None:
             self._columns.add_log_probs()
             arrays = self._columns.arrays
-            arrays["continuous_log_probs"][at] = log_probs.continuous[rows]
-            arrays["discrete_log_probs"][at] = log_probs.discrete[rows]
+            if self.spec.action_spec.continuous_size:
+                arrays["continuous_log_probs"][at] = log_probs.continuous[rows]
+            if self._columns.branches:
+                arrays["discrete_log_probs"][at] = log_probs.discrete[rows]
         self._acted[known] = True
 
     def _record_rewards(self, slots: np.ndarray, steps: DecisionSteps) -> None:
         """Complete the experiences of agents that go on, and cut those at the time horizon."""
-        rewarded = self._waiting[slots] & self._acted[slots]
+        rewarded = self._acted[slots]
         if not rewarded.any():
             return
         if rewarded.all():
@@ -311,15 +324,13 @@ class AgentProcessor:
         arrays = self._columns.arrays
         arrays["reward"][at] = steps.reward[rows]
         arrays["group_reward"][at] = steps.group_reward[rows]
-        arrays["done"][at] = False
-        arrays["interrupted"][at] = False
         self._length[slots] += 1
-        self._episode_length[slots] += 1
         full = np.flatnonzero(self._length[slots] >= self._horizon)
         if len(full):
             indices = np.arange(len(steps))[rows]
             for index in full:
                 self._publish(int(slots[index]), [values[indices[index]] for values in steps.obs])
+            self._published[slots[full]] += self._length[slots[full]]
             self._length[slots[full]] = 0
 
     def _record_observations(self, slots: np.ndarray, steps: DecisionSteps) -> None:
@@ -342,22 +353,23 @@ class AgentProcessor:
             slot = worker.by_agent.get(agent_id)
             if slot is None:
                 continue
-            if self._waiting[slot] and self._acted[slot]:
+            if self._acted[slot]:
                 at = (slot, self._length[slot])
                 arrays = self._columns.arrays
                 arrays["reward"][at] = steps.reward[index]
                 arrays["group_reward"][at] = steps.group_reward[index]
-                arrays["done"][at] = True
-                arrays["interrupted"][at] = steps.interrupted[index]
                 self._length[slot] += 1
-                self._episode_length[slot] += 1
-                self._publish(slot, [values[index] for values in steps.obs])
-                self._stats_reporter.add_stat("Environment/Episode Length", int(self._episode_length[slot]))
+                next_obs = [values[index] for values in steps.obs]
+                self._publish(slot, next_obs, done=True, interrupted=bool(steps.interrupted[index]))
+                episode_length = int(self._published[slot] + self._length[slot])
+                self._stats_reporter.add_stat("Environment/Episode Length", episode_length)
             self._clear(np.array([slot]))
 
-    def _publish(self, slot: int, next_obs: Sequence[np.ndarray]) -> None:
+    def _publish(
+        self, slot: int, next_obs: Sequence[np.ndarray], done: bool = False, interrupted: bool = False
+    ) -> None:
         trajectory = Trajectory(
-            columns=self._columns.cut(slot, int(self._length[slot])),
+            columns=self._columns.cut(slot, int(self._length[slot]), done, interrupted),
             next_obs=[values.copy() for values in next_obs],
             agent_id=self._agent_ids[slot],
             behavior_id=self.behavior_id,

@@ -1,7 +1,7 @@
 """Names: of behaviours with their team, and of agents and groups within a run."""
 
 from typing import NamedTuple
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from mlagents_envs.base_env import AgentId, GroupId
 
@@ -24,9 +24,8 @@ class BehaviorIdentifiers(NamedTuple):
     @staticmethod
     def from_name_behavior_id(name_behavior_id: str) -> "BehaviorIdentifiers":
         """Read ``NAME?team=N``; other ``key=value`` pairs may follow and say nothing here."""
-        parsed = urlsplit(name_behavior_id)
-        name = name_behavior_id.partition("?")[0]
-        team = parse_qs(parsed.query).get("team", ["0"])[0]
+        name, _, query = name_behavior_id.partition("?")
+        team = parse_qs(query).get("team", ["0"])[0]
         return BehaviorIdentifiers(name_behavior_id, name, int(team))
 
 

@@ -167,11 +167,10 @@ class AgentBufferField(MutableSequence):  # type: ignore[type-arg]
         if self._ragged is not None:
             self._ragged[index] = value
             return
-        whole_column = isinstance(index, slice) and len(range(*index.indices(len(self)))) == len(self)
-        if whole_column:
+        if isinstance(index, slice) and index.indices(len(self)) == (0, len(self), 1):
             self.set(value)
         else:
-            self._promote(np.asarray(value).dtype)
+            self._promote(value if isinstance(value, (bool, int, float)) else np.asarray(value).dtype)
             self._rows()[index] = value
 
     def __delitem__(self, index: Any) -> None:
@@ -227,7 +226,7 @@ class AgentBufferField(MutableSequence):  # type: ignore[type-arg]
             if self._ragged is None:
                 self._ragged = list(self._rows())
                 self._array = None
-            self._ragged.extend(values)
+            self._ragged.extend(list(values))
             return
         if not len(column):
             if self._array is None:
@@ -249,9 +248,9 @@ class AgentBufferField(MutableSequence):  # type: ignore[type-arg]
             grown[: self._length] = self._rows()
             self._array = grown
 
-    def _promote(self, dtype: np.dtype[Any]) -> None:
-        """Widen the column's type to hold `dtype` too, within float32."""
-        if self._array is None or self._array.dtype == dtype:
+    def _promote(self, dtype: np.dtype[Any] | float) -> None:
+        """Widen the column's type to hold `dtype`, or a Python number, too, within float32."""
+        if self._array is None:
             return
         common = np.result_type(self._array.dtype, dtype)
         if common == np.float64:
@@ -261,6 +260,7 @@ class AgentBufferField(MutableSequence):  # type: ignore[type-arg]
 
     def set(self, data: Union[List[BufferEntry], np.ndarray, AgentBufferField]) -> None:
         """Replace all rows."""
+        data = data if isinstance(data, (np.ndarray, AgentBufferField)) else list(data)
         column = _as_column(data)
         if column is None:
             self._array, self._length, self._ragged = None, 0, list(data)
@@ -273,12 +273,16 @@ class AgentBufferField(MutableSequence):  # type: ignore[type-arg]
         """Drop all rows."""
         self._array, self._length, self._ragged = None, 0, None
 
+    def reverse(self) -> None:
+        """Put the rows in reverse order."""
+        self._permute(np.arange(len(self))[::-1])
+
     def _permute(self, order: np.ndarray) -> None:
-        """Put the rows in `order`, as a copy: tensors made from the old rows stay as they are."""
+        """Keep the rows at `order`, as a copy: tensors made from the old rows stay as they are."""
         if self._ragged is not None:
             self._ragged = [self._ragged[index] for index in order]
         else:
-            self._array = self._rows()[order]
+            self._array, self._length = self._rows()[order], len(order)
 
     def get_batch(
         self, batch_size: Optional[int] = None, training_length: Optional[int] = 1, sequential: bool = True
@@ -427,9 +431,7 @@ class AgentBuffer(MutableMapping):  # type: ignore[type-arg]
         else:
             order = (sequences[:, None] * sequence_length + np.arange(sequence_length)).reshape(-1)
         for key in keys:
-            field = self[key]
-            field._permute(order)
-            field._length = len(order)
+            self[key]._permute(order)
 
     def make_mini_batch(self, start: int, end: int) -> AgentBuffer:
         """Return rows `start` to `end` of every column, sharing memory with this buffer."""

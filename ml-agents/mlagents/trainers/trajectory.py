@@ -103,21 +103,24 @@ class TrajectoryColumns:
     def from_steps(steps: Sequence[AgentExperience]) -> TrajectoryColumns:
         """Gather steps into columns."""
         first = steps[0]
-        masks = first.action_mask
+        # A step on which nothing is forbidden may have no mask; the others say how wide it is.
+        branches = next((tuple(map(len, step.action_mask)) for step in steps if step.action_mask is not None), ())
+        nothing = np.zeros(sum(branches), dtype=bool)
+        masks = [nothing if step.action_mask is None else np.concatenate(step.action_mask) for step in steps]
         has_log_probs = first.action_probs is not None
         return TrajectoryColumns(
-            obs=[np.stack([step.obs[i] for step in steps]) for i in range(len(first.obs))],
+            obs=[np.array([step.obs[i] for step in steps], dtype=np.float32) for i in range(len(first.obs))],
             reward=np.array([step.reward for step in steps], dtype=np.float32),
             done=np.array([step.done for step in steps], dtype=bool),
             interrupted=np.array([step.interrupted for step in steps], dtype=bool),
             continuous=np.stack([np.ravel(step.action.continuous) for step in steps]),
             discrete=np.stack([np.ravel(step.action.discrete) for step in steps]),
-            prev_discrete=np.stack([np.ravel(step.prev_action) for step in steps]),
-            action_mask=np.array([np.concatenate(step.action_mask or [np.zeros(0)]) for step in steps], dtype=bool),
+            prev_discrete=np.stack([np.ravel(step.prev_action) for step in steps]).astype(np.int32),
+            action_mask=np.array(masks, dtype=bool),
             group_reward=np.array([step.group_reward for step in steps], dtype=np.float32),
             continuous_log_probs=_stacked_log_probs(steps, "continuous") if has_log_probs else None,
             discrete_log_probs=_stacked_log_probs(steps, "discrete") if has_log_probs else None,
-            branches=tuple(len(mask) for mask in masks) if masks is not None else (),
+            branches=branches,
         )
 
     def step(self, t: int) -> AgentExperience:
@@ -207,14 +210,17 @@ class Trajectory:
         return bool(self.columns.interrupted[-1])
 
     def to_agentbuffer(self) -> AgentBuffer:
-        """Return the trajectory as training data, T rows; columns are shared where they can be."""
+        """Return the trajectory as training data, T rows, in columns of its own.
+
+        Trainers write to them (that an interrupted episode is not done, say); the trajectory stays as it was.
+        """
         columns = self.columns
         n_steps = len(columns)
         buffer = AgentBuffer()
         buffer.agent_id = self.agent_id
 
         def put(key: AgentBufferKey, values: np.ndarray, padding_value: float = 0.0) -> None:
-            buffer[key] = AgentBufferField._view(values, padding_value)
+            buffer[key] = AgentBufferField(values, padding_value)
 
         for index, values in enumerate(columns.obs):
             put(ObsUtil.get_name_at(index), values)

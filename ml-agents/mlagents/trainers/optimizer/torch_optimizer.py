@@ -16,6 +16,7 @@ from mlagents.trainers.torch_entities.components.reward_providers.reward_provide
 )
 from mlagents.trainers.torch_entities.utils import ModelUtils
 from mlagents.trainers.trajectory import ObsUtil
+from mlagents_envs.timers import timed
 
 
 class TorchOptimizer(Optimizer):
@@ -67,6 +68,7 @@ class TorchOptimizer(Optimizer):
             modules.update(signal.get_modules())
         return modules
 
+    @timed
     def get_trajectory_value_estimates(
         self, batch: AgentBuffer, next_obs: List[np.ndarray], done: bool, agent_id: str = ""
     ) -> Tuple[Dict[str, np.ndarray], Dict[str, float], Optional[AgentBufferField]]:

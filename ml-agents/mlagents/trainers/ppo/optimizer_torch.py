@@ -13,7 +13,8 @@ from mlagents.torch_utils import default_device, torch
 from mlagents.trainers.buffer import AgentBuffer, BufferKey, RewardSignalUtil
 from mlagents.trainers.optimizer.torch_optimizer import TorchOptimizer
 from mlagents.trainers.policy.torch_policy import TorchPolicy
-from mlagents.trainers.settings import OnPolicyHyperparamSettings, ScheduleType, TrainerSettings
+from mlagents.trainers.settings import OnPolicyHyperparamSettings, ScheduleType, TrainerSettings, setting
+from mlagents.trainers.settings.fields import FRACTION, NOT_NEGATIVE, POSITIVE, Range
 from mlagents.trainers.torch_entities.action_log_probs import ActionLogProbs
 from mlagents.trainers.torch_entities.agent_action import AgentAction
 from mlagents.trainers.torch_entities.networks import ValueNetwork
@@ -22,18 +23,21 @@ from mlagents.trainers.trajectory import ObsUtil
 from mlagents_envs.timers import timed
 
 
+_FOLLOWS = attr.Factory(lambda settings: settings.learning_rate_schedule, takes_self=True)
+
+
 @attr.s(auto_attribs=True)
 class PPOSettings(OnPolicyHyperparamSettings):
     """Hyperparameters of PPO."""
 
-    beta: float = 5.0e-3
-    epsilon: float = 0.2
-    lambd: float = 0.95
-    num_epoch: int = 3
-    shared_critic: bool = False
-    learning_rate_schedule: ScheduleType = ScheduleType.LINEAR
-    beta_schedule: ScheduleType = ScheduleType.LINEAR
-    epsilon_schedule: ScheduleType = ScheduleType.LINEAR
+    beta: float = setting(5.0e-3, help="Weight of the entropy in the loss.", check=NOT_NEGATIVE)
+    epsilon: float = setting(0.2, help="How far one update may move policy and values.", check=Range(above=0))
+    lambd: float = setting(0.95, help="Lambda of the generalized advantage estimation.", check=FRACTION)
+    num_epoch: int = setting(3, help="Passes over the buffer per update.", check=POSITIVE)
+    shared_critic: bool = setting(False, help="Whether actor and critic share a body.")
+    learning_rate_schedule: ScheduleType = setting(ScheduleType.LINEAR, help="How the learning rate falls.")
+    beta_schedule: ScheduleType = setting(_FOLLOWS, help="How beta falls; default: like the learning rate.")
+    epsilon_schedule: ScheduleType = setting(_FOLLOWS, help="How epsilon falls; default: like the learning rate.")
 
 
 class TorchPPOOptimizer(TorchOptimizer):
@@ -98,7 +102,8 @@ class TorchPPOOptimizer(TorchOptimizer):
         for name in self.reward_signals:
             old_values[name] = ModelUtils.list_to_tensor(batch[RewardSignalUtil.value_estimates_key(name)])
             returns[name] = ModelUtils.list_to_tensor(batch[RewardSignalUtil.returns_key(name)])
-        loss_masks = ModelUtils.list_to_tensor(batch[BufferKey.MASKS], dtype=torch.bool)
+        # Only sequences are padded.
+        loss_masks = ModelUtils.list_to_tensor(batch[BufferKey.MASKS], torch.bool) if sequence_length > 1 else None
 
         value_loss = ModelUtils.trust_region_value_loss(values, old_values, returns, epsilon, loss_masks)
         policy_loss = ModelUtils.trust_region_policy_loss(

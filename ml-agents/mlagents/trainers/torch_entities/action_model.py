@@ -76,8 +76,9 @@ class ActionModel(nn.Module):
             self._discrete_distribution = MultiCategoricalDistribution(hidden_size, list(action_spec.discrete_branches))
 
     def _get_dists(self, inputs: torch.Tensor, masks: Optional[torch.Tensor]) -> DistInstances:
-        continuous = None if self._continuous_distribution is None else self._continuous_distribution(inputs)
-        discrete = None if self._discrete_distribution is None else self._discrete_distribution(inputs, masks)
+        gaussian, categorical = self._continuous_distribution, self._discrete_distribution
+        continuous = None if gaussian is None else gaussian(inputs)
+        discrete = None if categorical is None else categorical(inputs, masks)
         return DistInstances(continuous, discrete)
 
     def _sample_action(self, dists: DistInstances) -> AgentAction:

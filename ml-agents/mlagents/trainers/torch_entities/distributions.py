@@ -229,10 +229,6 @@ class MultiCategoricalDistribution(nn.Module):
         """
         logits: List[torch.Tensor] = [branch(inputs) for branch in self.branches]
         if masks is not None:
-            penalty = _FORBIDDEN_PENALTY * (1 - masks)
-            branches = zip(logits, self._split(masks), self._split(penalty))
-            logits = [of_branch * allowed - forbidden for of_branch, allowed, forbidden in branches]
+            flat = torch.cat(logits, dim=1) * masks - _FORBIDDEN_PENALTY * (1 - masks)
+            logits = ModelUtils.break_into_branches(flat, self.act_sizes)
         return [CategoricalDistInstance(of_branch) for of_branch in logits]
-
-    def _split(self, flat: torch.Tensor) -> List[torch.Tensor]:
-        return ModelUtils.break_into_branches(flat, self.act_sizes)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import os
 import warnings
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Tuple
 
 from mlagents.torch_utils import default_device, nn, torch
+from mlagents.trainers.files import atomic_path
 from mlagents.trainers.settings import SerializationSettings
 from mlagents_envs.logging_util import get_logger
 
@@ -149,13 +148,13 @@ class ModelSerializer:
         :param output_filepath: where to; ".onnx" is added where it is missing.
         :raises Exception: whatever keeps torch from exporting the actor, or the file from being written.
         """
-        path = Path(output_filepath if output_filepath.endswith(".onnx") else f"{output_filepath}.onnx")
+        path = output_filepath if output_filepath.endswith(".onnx") else f"{output_filepath}.onnx"
         # torch 2.4 has only the exporter that later ones call `dynamo=False`; the other one needs more packages.
         exporter: Dict[str, Any] = {}
         if "dynamo" in inspect.signature(torch.onnx.export).parameters:
             exporter["dynamo"] = False
         with (
-            _replaced_when_complete(path) as temporary,
+            atomic_path(path) as temporary,
             _evaluating(self.policy.actor),
             _random_state_kept(),
             _quiet(),
@@ -165,7 +164,7 @@ class ModelSerializer:
             torch.onnx.export(
                 self.policy.actor,
                 self.dummy_input,
-                str(temporary),
+                temporary,
                 opset_version=SerializationSettings.onnx_opset,
                 input_names=self.input_names,
                 output_names=self.output_names,
@@ -201,16 +200,3 @@ def _random_state_kept() -> Iterator[None]:
     device = default_device()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         yield
-
-
-@contextmanager
-def _replaced_when_complete(path: Path) -> Iterator[Path]:
-    """Give a temporary path for what becomes the file at `path` if nothing fails."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, List, Optional, Tuple
 
 import numpy as np
@@ -117,9 +118,9 @@ class ModelUtils:
     @staticmethod
     def break_into_branches(concatenated_logits: torch.Tensor, action_size: List[int]) -> List[torch.Tensor]:
         """Return the columns (B, size) of each branch of a (B, sum of sizes) tensor, as views."""
-        # Slices, not torch.split: Unity's importer of exported models knows no Split.
-        ends = np.cumsum(action_size).tolist()
-        return [concatenated_logits[:, end - size : end] for size, end in zip(action_size, ends)]
+        # Not torch.split: Unity's importer of exported models knows no Split, and narrow becomes Slice.
+        starts = itertools.accumulate(action_size, initial=0)
+        return [concatenated_logits.narrow(1, start, size) for start, size in zip(starts, action_size)]
 
     @staticmethod
     def actions_to_onehot(discrete_actions: torch.Tensor, action_size: List[int]) -> List[torch.Tensor]:

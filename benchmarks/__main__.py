@@ -1,0 +1,28 @@
+"""Run the benchmarks: ``python -m benchmarks [NAME ...]``."""
+
+import argparse
+
+from benchmarks import collection, end_to_end, environment, memory
+
+BENCHMARKS = {
+    "environment": environment.run,
+    "end_to_end": end_to_end.run,
+    "collection": collection.run,
+    "memory": memory.run,
+}
+
+
+def main() -> None:
+    """Run those that were named, or all, and print their tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(BENCHMARKS)} (default: all)")
+    names = parser.parse_args().names or list(BENCHMARKS)
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    for name in names:
+        BENCHMARKS[name]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,511 @@
+"""Collection in columns against a naive twin: lists of Python objects per agent, on random streams of steps."""
+
+import random
+import sys
+import tracemalloc
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlagents.trainers.action_info import ActionInfo
+from mlagents.trainers.agent_processor import AgentManager, AgentManagerQueue, AgentProcessor
+from mlagents.trainers.stats import StatsReporter
+from mlagents.trainers.trajectory import LogProbsTuple
+from mlagents_envs.base_env import (
+    ActionSpec,
+    ActionTuple,
+    BehaviorSpec,
+    DecisionSteps,
+    DimensionProperty,
+    ObservationSpec,
+    ObservationType,
+    TerminalSteps,
+    vector_observation,
+)
+from mlagents_envs.exception import UnityObservationException
+from mlagents_envs.side_channel.stats_side_channel import StatsAggregationMethod
+
+BEHAVIOR = "Ball?team=0"
+EPISODE_LENGTH = "Environment/Episode Length"
+IMAGE = ObservationSpec((3, 4, 2), (DimensionProperty.NONE,) * 3, ObservationType.DEFAULT, "camera")
+CONTINUOUS = BehaviorSpec([vector_observation(3, "tilt")], ActionSpec.create_continuous(2))
+DISCRETE = BehaviorSpec([vector_observation(2, "place")], ActionSpec.create_discrete((3, 2)))
+HYBRID = BehaviorSpec([vector_observation(2, "tilt"), IMAGE], ActionSpec.create_hybrid(1, (2, 3)))
+SPECS = {"continuous": CONTINUOUS, "discrete": DISCRETE, "hybrid": HYBRID}
+HUGE = sys.maxsize
+
+
+@pytest.fixture(autouse=True)
+def _no_statistics_left():
+    StatsReporter.close_writers()
+    yield
+    StatsReporter.close_writers()
+
+
+class FakeWorker:
+    """A worker whose agents come and go as `chance` decides.
+
+    `seen` counts the situations it has made, so that a test can tell that it met them.
+    """
+
+    FATES = {"go on": 70, "skip": 10, "end": 6, "end and restart": 6, "end, then a new id": 6, "vanish": 2}
+
+    def __init__(self, spec: BehaviorSpec, chance: random.Random, log_probs: bool = True):
+        self.spec = spec
+        self.chance = chance
+        self.values = np.random.default_rng(chance.randrange(2**32))
+        self.log_probs = log_probs
+        self.live: list[int] = []
+        self.gone: list[int] = []
+        self.n_ids = 0
+        self.last = DecisionSteps.empty(spec)
+        self.seen: Counter[str] = Counter()
+
+    def step(self):
+        """Return the decisions on the last step, and what came of them."""
+        decision = self.decide()
+        waiting, ending = [], []
+        for agent in list(self.live):
+            fate = self.chance.choices(list(self.FATES), list(self.FATES.values()))[0]
+            self.seen[fate] += 1
+            if fate.startswith("end"):
+                ending.append(agent)
+            if fate in ("end", "end, then a new id", "vanish"):
+                self.live.remove(agent)
+                self.gone.append(agent)
+            if fate in ("go on", "end and restart"):
+                waiting.append(agent)
+            if fate == "end, then a new id":
+                waiting.append(self.appear())
+        if len(self.live) < 5 and self.chance.random() < 0.3:
+            waiting.append(self.appear())
+        if self.gone and self.chance.random() < 0.05:
+            stranger = self.chance.choice(self.gone)
+            if stranger not in ending:
+                self.seen["an agent that is not there ends"] += 1
+                ending.append(stranger)
+        if self.chance.random() < 0.2:
+            self.chance.shuffle(waiting)
+        self.seen["several end"] += len(ending) > 1
+        self.last = self.decision_steps(waiting)
+        return decision, self.last, self.terminal_steps(ending)
+
+    def appear(self) -> int:
+        if self.gone and self.chance.random() < 0.3:
+            self.seen["an old id appears"] += 1
+            agent = self.gone.pop(self.chance.randrange(len(self.gone)))
+        else:
+            self.seen["a new id appears"] += 1
+            agent, self.n_ids = self.n_ids, self.n_ids + 1
+        self.live.append(agent)
+        return agent
+
+    def decide(self) -> ActionInfo:
+        """Return decisions for the agents of the last step; now and then only for some, or for nobody."""
+        rows = list(range(len(self.last)))
+        luck = self.chance.random()
+        if luck < 0.04:
+            rows = []
+        elif luck < 0.1:
+            self.chance.shuffle(rows)
+            rows = rows[: self.chance.randint(0, len(rows))]
+        self.seen["not all are decided for"] += len(rows) < len(self.last)
+        if not rows:
+            return ActionInfo.empty()
+        n, action_spec = len(rows), self.spec.action_spec
+        action = ActionTuple(
+            self.floats(n, action_spec.continuous_size),
+            np.stack([self.values.integers(size, size=n) for size in action_spec.discrete_branches], axis=1)
+            if action_spec.discrete_size
+            else None,
+        )
+        outputs = {}
+        if self.log_probs:
+            shapes = (n, action_spec.continuous_size), (n, action_spec.discrete_size)
+            outputs["log_probs"] = LogProbsTuple(self.floats(*shapes[0]), self.floats(*shapes[1]))
+        agent_ids = self.last.agent_id[rows]
+        return ActionInfo(action, action, outputs, agent_ids if self.chance.random() < 0.5 else agent_ids.tolist())
+
+    def decision_steps(self, agents) -> DecisionSteps:
+        masks = None
+        if self.spec.action_spec.discrete_size and self.chance.random() < 0.8:
+            masks = [self.values.random((len(agents), n)) < 0.3 for n in self.spec.action_spec.discrete_branches]
+        obs, reward, agent_id, group_id, group_reward = self.common(agents)
+        return DecisionSteps(obs, reward, agent_id, masks, group_id, group_reward)
+
+    def terminal_steps(self, agents) -> TerminalSteps:
+        obs, reward, agent_id, group_id, group_reward = self.common(agents)
+        return TerminalSteps(obs, reward, self.values.random(len(agents)) < 0.5, agent_id, group_id, group_reward)
+
+    def common(self, agents):
+        n = len(agents)
+        obs = [self.floats(n, *observation.shape) for observation in self.spec.observation_specs]
+        return obs, self.floats(n), np.array(agents, dtype=np.int32), np.zeros(n, np.int32), self.floats(n)
+
+    def floats(self, *shape) -> np.ndarray:
+        return self.values.normal(size=shape).astype(np.float32)
+
+
+class NaiveCollector:
+    """What `AgentProcessor` must do, agent by agent and step by step.
+
+    The action chosen for an observation earns the reward of the agent's next decision or terminal step; a trajectory
+    closes with the episode or after `horizon` experiences, and what the agent sees then is its `next_obs`.
+    """
+
+    def __init__(self, spec: BehaviorSpec, horizon: int):
+        self.spec = spec
+        self.horizon = horizon
+        self.agents = {}
+        self.trajectories = defaultdict(list)
+        self.episode_lengths = []
+
+    def add(self, decision_steps, terminal_steps, worker_id, decision):
+        for row, agent_id in enumerate(decision.agent_ids):
+            agent = self.agents.get((worker_id, int(agent_id)))
+            if agent is not None:
+                self.act(agent, decision, row)
+        for agent_id, step in terminal_steps.items():
+            agent = self.agents.pop((worker_id, int(agent_id)), None)
+            if agent is not None and agent["action"] is not None:
+                self.reward(agent, step, done=True, interrupted=bool(step.interrupted))
+                self.close((worker_id, agent_id), agent, step)
+                self.episode_lengths.append(agent["episode length"])
+        for agent_id, step in decision_steps.items():
+            blank = {"action": None, "previous": None, "steps": [], "episode length": 0}
+            agent = self.agents.setdefault((worker_id, int(agent_id)), blank)
+            if agent["action"] is not None:
+                self.reward(agent, step, done=False, interrupted=False)
+                if len(agent["steps"]) == self.horizon:
+                    self.close((worker_id, agent_id), agent, step)
+            agent["obs"] = [values.copy() for values in step.obs]
+            agent["mask"] = step.action_mask and [mask.copy() for mask in step.action_mask]
+            agent["action"] = None
+
+    def act(self, agent, decision, row):
+        log_probs = decision.outputs.get("log_probs")
+        agent["action"] = decision.action.continuous[row].copy(), decision.action.discrete[row].copy()
+        agent["log probs"] = log_probs and (log_probs.continuous[row].copy(), log_probs.discrete[row].copy())
+
+    def reward(self, agent, step, done, interrupted):
+        continuous, discrete = agent["action"]
+        branches = self.spec.action_spec.discrete_branches
+        nothing_forbidden = [np.zeros(n, dtype=bool) for n in branches]
+        experience = {
+            "obs": agent["obs"],
+            "reward": step.reward,
+            "group_reward": step.group_reward,
+            "done": done,
+            "interrupted": interrupted,
+            "continuous": continuous,
+            "discrete": discrete,
+            "prev_discrete": np.zeros(len(branches), np.int32) if agent["previous"] is None else agent["previous"],
+            "action_mask": np.concatenate([*(agent["mask"] or nothing_forbidden), np.zeros(0, dtype=bool)]),
+        }
+        if agent["log probs"] is not None:
+            experience["continuous_log_probs"], experience["discrete_log_probs"] = agent["log probs"]
+        agent["steps"].append(experience)
+        agent["episode length"] += 1
+        agent["previous"] = discrete
+
+    def close(self, who, agent, step):
+        name = f"agent_{who[0]}-{who[1]}"
+        self.trajectories[name].append((agent["steps"], [values.copy() for values in step.obs]))
+        agent["steps"] = []
+
+
+def take_all(queue) -> list:
+    items = []
+    while not queue.empty():
+        items.append(queue.get_nowait())
+    return items
+
+
+def assert_same_trajectory(trajectory, steps, next_obs, spec):
+    assert trajectory.behavior_id == BEHAVIOR
+    assert len(trajectory) == len(steps)
+    assert trajectory.done_reached == steps[-1]["done"]
+    assert trajectory.interrupted == steps[-1]["interrupted"]
+    columns = vars(trajectory.columns)
+    assert columns["branches"] == spec.action_spec.discrete_branches
+    for name in steps[0].keys() - {"obs"}:
+        rows = np.array([step[name] for step in steps])
+        np.testing.assert_array_equal(columns[name], rows, err_msg=name, strict=True)
+    if "continuous_log_probs" not in steps[0]:
+        assert columns["continuous_log_probs"] is None
+        assert columns["discrete_log_probs"] is None
+    for index, values in enumerate(columns["obs"]):
+        rows = np.array([step["obs"][index] for step in steps])
+        np.testing.assert_array_equal(values, rows, err_msg=f"observation {index}", strict=True)
+    assert len(trajectory.next_obs) == len(next_obs) == len(spec.observation_specs)
+    for mine, theirs in zip(trajectory.next_obs, next_obs):
+        np.testing.assert_array_equal(mine, theirs, strict=True)
+
+
+def decide_for_all(worker: FakeWorker) -> ActionInfo:
+    """Return decisions for every agent of the last step."""
+    while True:
+        decision = worker.decide()
+        if len(decision.agent_ids) == len(worker.last):
+            return decision
+
+
+class Comparison:
+    """An `AgentManager` and its naive twin, fed with the same steps of several workers."""
+
+    def __init__(self, spec, horizon, chance, n_workers=3, log_probs=True):
+        self.spec = spec
+        self.chance = chance
+        self.manager = AgentManager(spec, BEHAVIOR, StatsReporter("collection"), horizon)
+        self.twin = NaiveCollector(spec, horizon)
+        self.workers = [FakeWorker(spec, chance, log_probs) for _ in range(n_workers)]
+
+    def step(self):
+        worker_id = self.chance.randrange(len(self.workers))
+        decision, decision_steps, terminal_steps = self.workers[worker_id].step()
+        self.feed(decision_steps, terminal_steps, worker_id, decision)
+
+    def feed(self, decision_steps, terminal_steps, worker_id, decision):
+        self.twin.add(decision_steps, terminal_steps, worker_id, decision)
+        self.manager.add_experiences(decision_steps, terminal_steps, worker_id, decision)
+        # An environment may write its next step into the same arrays.
+        for steps in (decision_steps, terminal_steps):
+            for values in [*steps.obs, steps.reward, steps.group_reward]:
+                values.fill(-1e6)
+        for mask in decision_steps.action_mask or []:
+            mask.fill(True)
+
+    def end_episode(self):
+        self.manager.end_episode()
+        self.twin.agents.clear()
+        for worker in self.workers:
+            worker.live.clear()
+            worker.last = DecisionSteps.empty(self.spec)
+
+    def check(self):
+        by_agent = defaultdict(list)
+        for trajectory in take_all(self.manager.trajectory_queue):
+            by_agent[trajectory.agent_id].append(trajectory)
+        assert by_agent.keys() == self.twin.trajectories.keys()
+        for agent_id, expected in self.twin.trajectories.items():
+            assert len(by_agent[agent_id]) == len(expected)
+            for trajectory, (steps, next_obs) in zip(by_agent[agent_id], expected):
+                assert_same_trajectory(trajectory, steps, next_obs, self.spec)
+        assert StatsReporter.stats_dict["collection"][EPISODE_LENGTH] == self.twin.episode_lengths
+
+
+@pytest.mark.parametrize("horizon", [1, 3, 7, HUGE])
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
+def test_a_thousand_random_episodes_are_collected_as_the_naive_twin_does(spec, horizon):
+    comparison = Comparison(spec, horizon, random.Random(horizon % 1000))
+    while len(comparison.twin.episode_lengths) < 1000:
+        comparison.step()
+    comparison.check()
+    seen = sum((worker.seen for worker in comparison.workers), Counter())
+    assert len(seen) == len(FakeWorker.FATES) + 5
+    assert min(seen.values()) >= 20
+
+
+@settings(deadline=None)
+@given(
+    chance=st.randoms(use_true_random=False),
+    spec=st.sampled_from(list(SPECS.values())),
+    horizon=st.sampled_from([1, 2, 3, 7, HUGE]),
+    n_workers=st.integers(1, 3),
+    log_probs=st.booleans(),
+    n_steps=st.integers(1, 60),
+)
+def test_any_stream_is_collected_as_the_naive_twin_does(chance, spec, horizon, n_workers, log_probs, n_steps):
+    StatsReporter.close_writers()
+    comparison = Comparison(spec, horizon, chance, n_workers, log_probs)
+    for _ in range(n_steps):
+        if chance.random() < 0.02:
+            comparison.end_episode()
+        comparison.step()
+    comparison.check()
+
+
+def test_many_agents_and_long_episodes_outgrow_the_first_columns():
+    worker = FakeWorker(DISCRETE, random.Random(1))
+    comparison = Comparison(DISCRETE, HUGE, random.Random(2))
+    nobody = TerminalSteps.empty(DISCRETE)
+    for step in range(150):
+        decision = worker.decide()
+        worker.last = worker.decision_steps(list(range(3 + step)))
+        comparison.feed(worker.last, nobody, 0, decision)
+    decision = worker.decide()
+    comparison.feed(DecisionSteps.empty(DISCRETE), worker.terminal_steps(list(range(152))), 0, decision)
+    assert max(comparison.twin.episode_lengths) > 100
+    assert len(comparison.twin.trajectories) > 100
+    comparison.check()
+
+
+def test_an_agent_that_comes_back_does_not_get_the_place_that_another_has_taken():
+    comparison = Comparison(CONTINUOUS, 3, random.Random(11))
+    first, second = (FakeWorker(CONTINUOUS, random.Random(seed)) for seed in (12, 13))
+    # Worker, the agents that wait, those that end: agent 0 of the first worker ends, and comes back a step later.
+    script = [(0, [0], []), (0, [0], []), (0, [], [0]), (1, [0], []), (0, [0], []), (1, [0], []), (0, [0], [])]
+    script += [(1, [0], []), (0, [], [0]), (1, [], [0])]
+    for worker_id, waiting, ending in script:
+        worker = (first, second)[worker_id]
+        decision = decide_for_all(worker)
+        worker.last = worker.decision_steps(waiting)
+        comparison.feed(worker.last, worker.terminal_steps(ending), worker_id, decision)
+    assert comparison.twin.episode_lengths == [2, 2, 3]
+    comparison.check()
+
+
+def test_an_actor_without_log_probabilities_leaves_none():
+    comparison = Comparison(HYBRID, 3, random.Random(3), log_probs=False)
+    for _ in range(100):
+        comparison.step()
+    trajectories = [t for ts in comparison.twin.trajectories.values() for t in ts]
+    assert len(trajectories) > 20
+    comparison.check()
+
+
+def test_log_probabilities_that_were_never_given_are_nan():
+    worker = FakeWorker(CONTINUOUS, random.Random(4), log_probs=False)
+    manager = AgentManager(CONTINUOUS, BEHAVIOR, StatsReporter("collection"), 2)
+    for log_probs in (False, False, True):
+        worker.log_probs = log_probs
+        decision = decide_for_all(worker)
+        worker.last = worker.decision_steps([0])
+        manager.add_experiences(worker.last, TerminalSteps.empty(CONTINUOUS), 0, decision)
+    columns = manager.trajectory_queue.get_nowait().columns
+    np.testing.assert_array_equal(np.isnan(columns.continuous_log_probs), [[True, True], [False, False]])
+
+
+def test_the_end_of_all_episodes_drops_what_is_under_way():
+    comparison = Comparison(HYBRID, 7, random.Random(5))
+    for _ in range(200):
+        comparison.step()
+    n_under_way = sum(len(agent["steps"]) for agent in comparison.twin.agents.values())
+    assert n_under_way > 5
+    comparison.end_episode()
+    for _ in range(200):
+        comparison.step()
+    comparison.check()
+
+
+def test_every_queue_gets_every_trajectory():
+    processor = AgentProcessor(CONTINUOUS, BEHAVIOR, StatsReporter("collection"), 2)
+    queues = [AgentManagerQueue(BEHAVIOR), AgentManagerQueue(BEHAVIOR)]
+    for queue in queues:
+        processor.publish_trajectory_queue(queue)
+    worker = FakeWorker(CONTINUOUS, random.Random(6))
+    for _ in range(5):
+        decision = decide_for_all(worker)
+        worker.last = worker.decision_steps([4, 9])
+        processor.add_experiences(worker.last, TerminalSteps.empty(CONTINUOUS), 1, decision)
+    first, second = map(take_all, queues)
+    assert [trajectory.agent_id for trajectory in first] == ["agent_1-4", "agent_1-9"] * 2
+    assert first == second
+
+
+BAD_STEPS = {
+    "a decision's observation": ("decision", lambda steps: steps.obs[0], (1, 1), np.nan, "observation 'tilt'[1]: nan"),
+    "a decision's image": ("decision", lambda steps: steps.obs[1], (0, 2, 3, 1), np.inf, "'camera'[2, 3, 1]: inf"),
+    "a decision's reward": ("decision", lambda steps: steps.reward, (1,), np.nan, ", reward: nan"),
+    "a decision's group reward": ("decision", lambda steps: steps.group_reward, (1,), -np.inf, ", group reward: -inf"),
+    "a terminal observation": ("terminal", lambda steps: steps.obs[0], (1, 0), -np.inf, "observation 'tilt'[0]: -inf"),
+    "a terminal reward": ("terminal", lambda steps: steps.reward, (0,), np.inf, ", reward: inf"),
+}
+
+
+@pytest.mark.parametrize(("kind", "column", "place", "value", "what"), BAD_STEPS.values(), ids=BAD_STEPS.keys())
+def test_what_is_not_finite_is_refused_before_anything_is_stored(kind, column, place, value, what):
+    worker = FakeWorker(HYBRID, random.Random(7))
+    comparison = Comparison(HYBRID, 3, random.Random(8))
+    for agents in ([5, 6, 7, 8], [5, 6, 7, 8], [7, 8]):
+        decision = decide_for_all(worker)
+        worker.last = worker.decision_steps(agents)
+        steps = {"decision": worker.last, "terminal": worker.terminal_steps([5, 6] if len(agents) == 2 else [])}
+        if len(agents) == 2:
+            values = column(steps[kind])
+            good, values[place] = values[place], value
+            with pytest.raises(UnityObservationException) as failure:
+                comparison.manager.add_experiences(steps["decision"], steps["terminal"], 2, decision)
+            values[place] = good
+        comparison.feed(steps["decision"], steps["terminal"], 2, decision)
+    agent = int(steps[kind].agent_id[place[0]])
+    for part in (f"behavior {BEHAVIOR}", "worker 2", f"agent {agent},", what):
+        assert part in str(failure.value)
+    assert len(comparison.twin.episode_lengths) == 2
+    comparison.check()
+
+
+@pytest.mark.filterwarnings("error")
+def test_huge_finite_values_are_taken():
+    worker = FakeWorker(CONTINUOUS, random.Random(9))
+    manager = AgentManager(CONTINUOUS, BEHAVIOR, StatsReporter("collection"), 1)
+    for _ in range(2):
+        decision = decide_for_all(worker)
+        worker.last = worker.decision_steps([0, 1])
+        worker.last.obs[0].fill(np.finfo(np.float32).max)  # whose sum is infinite
+        manager.add_experiences(worker.last, TerminalSteps.empty(CONTINUOUS), 0, decision)
+    assert len(take_all(manager.trajectory_queue)) == 2
+
+
+def test_memory_does_not_grow_with_episodes_of_ever_new_ids():
+    worker = FakeWorker(HYBRID, random.Random(10))
+    manager = AgentManager(HYBRID, BEHAVIOR, StatsReporter("collection"), 5)
+
+    def live(first_id, n_episodes):
+        for agent in range(first_id, first_id + n_episodes):
+            decision = worker.decide()
+            ended = worker.last.agent_id.tolist()[:1]
+            worker.last = worker.decision_steps([agent, agent + 1, agent + 2])
+            manager.add_experiences(worker.last, worker.terminal_steps(ended), 0, decision)
+        n_trajectories = len(take_all(manager.trajectory_queue))
+        StatsReporter.stats_dict.clear()
+        return n_trajectories
+
+    live(0, 50)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        assert live(50, 2000) > 1500
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 20_000  # bytes; a slot's columns alone are 700, so leaking them would make over a million
+
+
+def test_a_queue_gives_back_in_order_and_says_when_it_is_empty():
+    queue = AgentManagerQueue(BEHAVIOR)
+    assert queue.behavior_id == BEHAVIOR
+    assert queue.empty()
+    assert queue.qsize() == 0
+    with pytest.raises(AgentManagerQueue.Empty):
+        queue.get_nowait()
+    for item in "abc":
+        queue.put(item)
+    assert not queue.empty()
+    assert queue.qsize() == 3
+    assert take_all(queue) == ["a", "b", "c"]
+
+
+def test_a_queue_with_a_bound_keeps_the_newest():
+    queue = AgentManagerQueue(BEHAVIOR, maxlen=2)
+    for item in "abc":
+        queue.put(item)
+    assert queue.maxlen == 2
+    assert take_all(queue) == ["b", "c"]
+
+
+def test_the_environments_own_statistics_are_reported():
+    manager = AgentManager(CONTINUOUS, BEHAVIOR, StatsReporter("collection"))
+    for worker_id, value in [(0, 1.0), (1, 2.0), (0, 3.0)]:
+        stats = {
+            "Score": [(value, StatsAggregationMethod.AVERAGE), (10 * value, StatsAggregationMethod.AVERAGE)],
+            "Lesson": [(value, StatsAggregationMethod.MOST_RECENT)],
+        }
+        manager.record_environment_stats(stats, worker_id)
+        if worker_id == 1:  # of several workers, the first speaks for all
+            assert StatsReporter.stats_dict["collection"]["Lesson"] == [1.0]
+    assert StatsReporter.stats_dict["collection"]["Score"] == [1.0, 10.0, 2.0, 20.0, 3.0, 30.0]
+    assert StatsReporter.stats_dict["collection"]["Lesson"] == [3.0]

@@ -1,0 +1,78 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from mlagents.torch_utils import cpu_utils, default_device, set_torch_config
+from mlagents.trainers.exception import TrainerConfigError
+from mlagents.trainers.settings import TorchSettings
+
+# The package's own attribute of that name is torch itself.
+torch_utils = sys.modules["mlagents.torch_utils.torch"]
+
+
+@pytest.fixture(autouse=True)
+def _settings_of_torch_kept():
+    device, threads = torch_utils._device, torch.get_num_threads()
+    yield
+    torch_utils._device = device
+    torch.set_num_threads(threads)
+
+
+def test_the_cpu_when_asked_for():
+    set_torch_config(TorchSettings(device="cpu"))
+    assert default_device() == torch.device("cpu")
+    assert torch.get_num_threads() == cpu_utils.get_num_threads_to_use()
+
+
+def test_the_default_is_cuda_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch_utils, "_device", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert default_device() == torch.device("cuda")
+    monkeypatch.setattr(torch_utils, "_device", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert default_device() == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:7", "mps", "tpu", "banana:1", ""])
+def test_a_device_that_is_not_there_is_an_error_that_lists_those_that_are(monkeypatch, name):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: name == "cuda:7")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    before = torch_utils._device
+    with pytest.raises(TrainerConfigError) as error:
+        set_torch_config(TorchSettings(device=name))
+    assert f"'{name}'" in str(error.value)
+    assert "cpu" in str(error.value)
+    assert "--torch-device" in str(error.value)
+    assert ("cuda:0" in str(error.value)) == (name == "cuda:7")
+    assert torch_utils._device is before
+
+
+@pytest.mark.parametrize(
+    ("cpus", "quota", "threads"),
+    [(1, "max 100000", 1), (2, "max 100000", 1), (8, "max 100000", 4), (64, "max 100000", 4), (64, "600000 100000", 3)],
+)
+def test_half_of_the_processors(monkeypatch, tmp_path, cpus, quota, threads):
+    monkeypatch.setattr(cpu_utils.os, "sched_getaffinity", lambda _: set(range(cpus)), raising=False)
+    monkeypatch.setattr(cpu_utils, "_CGROUP_QUOTA", tmp_path / "cpu.max")
+    (tmp_path / "cpu.max").write_text(quota + "\n")
+    assert cpu_utils.get_num_threads_to_use() == threads
+
+
+def test_processors_without_control_groups(monkeypatch, tmp_path):
+    monkeypatch.delattr(cpu_utils.os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(cpu_utils.os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(cpu_utils, "_CGROUP_QUOTA", tmp_path / "absent")
+    assert cpu_utils.get_num_threads_to_use() == 3
+
+
+def test_importing_chooses_nothing():
+    code = (
+        "import sys, torch; before = torch.get_num_threads(); import mlagents.torch_utils;"
+        "assert sys.modules['mlagents.torch_utils.torch']._device is None;"
+        "assert torch.get_num_threads() == before and not torch.cuda.is_initialized();"
+        "assert not any(name.startswith('mlagents.trainers') for name in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
