@@ -1,10 +1,15 @@
-"""PPO on the built-in 3DBall as shipped, against its floor: the environment alone and the arithmetic in bare torch."""
+"""PPO on the built-in 3DBall as shipped, against its floor: the environment alone and the arithmetic in bare torch.
+
+The machine's speed may drift within seconds. So the bare arithmetic is not timed before or after the training but in
+between: every fifty decisions training pauses, and a few bare forwards and updates are timed.
+"""
 
 from __future__ import annotations
 
 import itertools
 import statistics
-from typing import Dict, NamedTuple, Tuple
+import time
+from typing import Callable, Dict, List, NamedTuple, Tuple
 
 import torch
 
@@ -13,8 +18,9 @@ from benchmarks.probe import ProbedBall
 from benchmarks.tables import REPEATS, print_table, seconds_per_call
 from benchmarks.training import count, seconds, train
 
-MAX_STEPS = 48_000
+MAX_STEPS = 200_000
 AGENTS, BATCH_SIZE = 12, 64
+TRAJECTORY_ROWS = 100
 CLAIM = 0.30
 
 
@@ -37,52 +43,76 @@ class Figures(NamedTuple):
         return self.total / self.floor - 1.0
 
 
+class BareTimes:
+    """Times bare forwards and updates, a few at a time, each with its best setting of threads and Adam."""
+
+    def __init__(self) -> None:
+        self._acting, self._trajectory = torch.randn(AGENTS, OBS), torch.randn(TRAJECTORY_ROWS, OBS)
+        best: Dict[str, Tuple[float, int, BarePPO]] = {}
+        for n_threads, adam in itertools.product((1, 2), ("fused", "foreach")):
+            torch.set_num_threads(n_threads)
+            bare = BarePPO(adam, BATCH_SIZE)
+            for name, call in self._calls(bare).items():
+                found = (seconds_per_call(call), n_threads, bare)
+                best[name] = min(best.get(name, found), found, key=lambda entry: entry[0])
+        self._best = {name: (n_threads, self._calls(bare)[name]) for name, (_, n_threads, bare) in best.items()}
+        self._samples: Dict[str, List[float]] = {name: [] for name in best}
+
+    def _calls(self, bare: BarePPO) -> Dict[str, Callable[[], object]]:
+        return {
+            "act": lambda: bare.act(self._acting),
+            "values": lambda: bare.values(self._trajectory),
+            "update": bare.update,
+        }
+
+    def sample(self) -> None:
+        """Time some calls as they come in training: forwards one by one after a step, updates in a row."""
+        threads_before = torch.get_num_threads()
+        for name, (n_threads, call) in self._best.items():
+            torch.set_num_threads(n_threads)
+            n_calls = 1
+            if name == "update":
+                call()
+                n_calls = 4
+            start = time.perf_counter()
+            for _ in range(n_calls):
+                call()
+            self._samples[name].append((time.perf_counter() - start) / n_calls)
+        torch.set_num_threads(threads_before)
+
+    def mean(self, name: str) -> float:
+        """Return the mean time of a call, over the training."""
+        return statistics.fmean(self._samples[name])
+
+
 def measure() -> Figures:
-    """Train once, then measure in the same process what its forwards and updates cost in bare torch."""
+    """Train once."""
+    bare = BareTimes()
+    ProbedBall.interlude = bare.sample
     tree = train(MAX_STEPS)
     decisions = ProbedBall.decisions
-    steps = AGENTS * decisions
     trajectories = count(tree, "TorchOptimizer.get_trajectory_value_estimates")
     updates = count(tree, "TorchPPOOptimizer.update")
-    act_s, values_s, update_s = bare_seconds(rows=steps // trajectories + 1)
-    update_total = seconds(tree, "_update_policy")
-    processing = seconds(tree, "process_trajectory")
-    acting = seconds(tree, "TorchPolicy.evaluate")
-    collecting = seconds(tree, "add_experiences")
-    rest = tree["total"] - ProbedBall.seconds - acting - collecting - processing - update_total
+    measured = {
+        "acting": seconds(tree, "TorchPolicy.evaluate"),
+        "collecting": seconds(tree, "add_experiences"),
+        "trajectories": seconds(tree, "process_trajectory"),
+        "updates": seconds(tree, "_update_policy"),
+    }
+    total = tree["total"] - ProbedBall.interlude_seconds
+    rest = total - ProbedBall.seconds - sum(measured.values())
     return Figures(
-        steps=steps,
-        total=tree["total"],
+        steps=AGENTS * decisions,
+        total=total,
         environment=ProbedBall.seconds,
         parts={
-            f"acting ({decisions} forwards)": (acting, decisions * act_s),
-            "collecting": (collecting, 0.0),
-            f"trajectories ({trajectories})": (processing, trajectories * values_s),
-            f"updates ({updates} minibatches)": (update_total, updates * update_s),
+            f"acting ({decisions} forwards)": (measured["acting"], decisions * bare.mean("act")),
+            "collecting": (measured["collecting"], 0.0),
+            f"trajectories ({trajectories})": (measured["trajectories"], trajectories * bare.mean("values")),
+            f"updates ({updates} minibatches)": (measured["updates"], updates * bare.mean("update")),
             "the loop around them": (rest, 0.0),
         },
     )
-
-
-def bare_seconds(rows: int) -> Tuple[float, float, float]:
-    """Return the bare times of acting, of the values of a trajectory, and of an update, each at its best setting.
-
-    :param rows: of a trajectory.
-    """
-    threads_before = torch.get_num_threads()
-    acting, trajectory = torch.randn(AGENTS, OBS), torch.randn(rows, OBS)
-    best = [float("inf")] * 3
-    for n_threads, adam in itertools.product((1, 2), ("fused", "foreach")):
-        torch.set_num_threads(n_threads)
-        bare = BarePPO(adam, BATCH_SIZE)
-        times = [
-            seconds_per_call(lambda bare=bare: bare.act(acting)),  # type: ignore[misc]
-            seconds_per_call(lambda bare=bare: bare.values(trajectory)),  # type: ignore[misc]
-            seconds_per_call(bare.update),
-        ]
-        best = [min(pair) for pair in zip(best, times)]
-    torch.set_num_threads(threads_before)
-    return best[0], best[1], best[2]
 
 
 def run() -> None:
@@ -96,5 +126,5 @@ def run() -> None:
     print_table(f"PPO on the built-in 3DBall, {median.steps} agent steps: seconds", ["part", "measured", "floor"], rows)
     speeds = [figures.steps / figures.total for figures in runs]
     print(f"  agent steps/s end to end: median {statistics.median(speeds):.0f} of {[round(s) for s in speeds]}")
-    overheads = [f"{figures.overhead:.0%}" for figures in runs]
+    overheads = ", ".join(f"{figures.overhead:.0%}" for figures in runs)
     print(f"  overhead over the floor: median {median.overhead:.0%} of {overheads} (claim: at most {CLAIM:.0%})")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 
-from benchmarks.probe import MEMORY_INTERVAL, ProbedBall
+from benchmarks.probe import INTERVAL, ProbedBall
 from benchmarks.tables import print_table
 from benchmarks.training import train
 
@@ -16,7 +16,7 @@ CLAIM_MIB = 50
 def _measure() -> tuple[float, float]:
     train(MAX_STEPS)
     # A little later than the first update, which has costs of its own, once.
-    first = ProbedBall.peak_mib[2 * DECISIONS_TO_FIRST_UPDATE // MEMORY_INTERVAL]
+    first = ProbedBall.peak_mib[2 * DECISIONS_TO_FIRST_UPDATE // INTERVAL]
     return first, ProbedBall.peak_mib[-1]
 
 

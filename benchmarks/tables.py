@@ -6,7 +6,7 @@ import statistics
 import time
 from typing import Callable, List, Sequence
 
-REPEATS = 3
+REPEATS = 1
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

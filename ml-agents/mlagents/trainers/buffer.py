@@ -19,7 +19,13 @@ class BufferException(UnityException):
     """A buffer's columns do not fit each other or what was asked of them."""
 
 
-class BufferKey(enum.Enum):
+class _Key(enum.Enum):
+    """An enum that is looked up often: its members are singletons, so that their identity serves as hash."""
+
+    __hash__ = object.__hash__
+
+
+class BufferKey(_Key):
     """The columns that are not one of several (observations and reward signals are)."""
 
     ACTION_MASK = "action_mask"
@@ -47,7 +53,7 @@ class BufferKey(enum.Enum):
     GROUP_NEXT_DISC_ACTION = "group_next_disc_action"
 
 
-class ObservationKeyPrefix(enum.Enum):
+class ObservationKeyPrefix(_Key):
     """The first half of an observation's key; the second is its index."""
 
     OBSERVATION = "obs"
@@ -56,7 +62,7 @@ class ObservationKeyPrefix(enum.Enum):
     NEXT_GROUP_OBSERVATION = "next_group_obs"
 
 
-class RewardSignalKeyPrefix(enum.Enum):
+class RewardSignalKeyPrefix(_Key):
     """The first half of a reward signal's key; the second is its name."""
 
     REWARDS = "rewards"
@@ -137,8 +143,8 @@ class AgentBufferField(MutableSequence):  # type: ignore[type-arg]
             self.extend(values)
 
     @classmethod
-    def _view(cls, array: np.ndarray, padding_value: float) -> AgentBufferField:
-        """Wrap `array` without a copy."""
+    def holding(cls, array: np.ndarray, padding_value: float = 0.0) -> AgentBufferField:
+        """Return a field whose rows are those of `array`, without a copy."""
         field = cls.__new__(cls)
         field.padding_value = padding_value
         field._array = array
@@ -161,7 +167,7 @@ class AgentBufferField(MutableSequence):  # type: ignore[type-arg]
             picked = self._ragged[index]
             return AgentBufferField(picked, self.padding_value) if isinstance(index, slice) else picked
         picked = self._rows()[index]
-        return self._view(picked, self.padding_value) if isinstance(index, slice) else picked
+        return self.holding(picked, self.padding_value) if isinstance(index, slice) else picked
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if self._ragged is not None:
@@ -219,23 +225,36 @@ class AgentBufferField(MutableSequence):  # type: ignore[type-arg]
 
     def extend(self, values: Iterable[BufferEntry]) -> None:
         """Add rows: an array with rows on axis 0, a field, or any iterable of rows."""
+        if type(values) is np.ndarray and self._append_as_they_are(values):
+            return
         if self._ragged is None and not isinstance(values, (np.ndarray, AgentBufferField)):
             values = list(values)
         column = _as_column(values) if self._ragged is None else None
+        if column is not None and not len(column):
+            if self._array is None:
+                self._array = column.copy()
+            return
         if column is None or (self._length and self._array is not None and column.shape[1:] != self._array.shape[1:]):
             if self._ragged is None:
                 self._ragged = list(self._rows())
                 self._array = None
             self._ragged.extend(list(values))
             return
-        if not len(column):
-            if self._array is None:
-                self._array = column.copy()
-            return
         self._reserve(column, self._length + len(column))
         assert self._array is not None
         self._array[self._length : self._length + len(column)] = column
         self._length += len(column)
+
+    def _append_as_they_are(self, rows: np.ndarray) -> bool:
+        """Append rows that need neither room nor another type, the common case; return whether it was one."""
+        array, end = self._array, self._length + len(rows)
+        if array is None or not self._length or end > len(array):
+            return False
+        if rows.dtype != array.dtype or rows.shape[1:] != array.shape[1:]:
+            return False
+        array[self._length : end] = rows
+        self._length = end
+        return True
 
     def _reserve(self, column: np.ndarray, capacity: int) -> None:
         """Make room for `capacity` rows like those of `column`."""
@@ -250,7 +269,7 @@ class AgentBufferField(MutableSequence):  # type: ignore[type-arg]
 
     def _promote(self, dtype: np.dtype[Any] | float) -> None:
         """Widen the column's type to hold `dtype`, or a Python number, too, within float32."""
-        if self._array is None:
+        if self._array is None or self._array.dtype is dtype:
             return
         common = np.result_type(self._array.dtype, dtype)
         if common == np.float64:
@@ -410,7 +429,11 @@ class AgentBuffer(MutableMapping):  # type: ignore[type-arg]
 
     def _checked_keys(self, key_list: List[AgentBufferKey] | None) -> List[AgentBufferKey]:
         keys = list(self._fields) if key_list is None else key_list
-        if not self.check_length(keys):
+        if key_list is None:
+            is_even = len({len(field) for field in self._fields.values()}) <= 1
+        else:
+            is_even = self.check_length(keys)
+        if not is_even:
             lengths = {str(key): len(self[key]) if key in self else "missing" for key in keys}
             raise BufferException(f"The columns are not of one length: {lengths}.")
         return keys
@@ -452,7 +475,7 @@ class AgentBuffer(MutableMapping):  # type: ignore[type-arg]
         batch = AgentBuffer()
         for key, field in self._fields.items():
             if field._ragged is None:
-                batch._fields[key] = AgentBufferField._view(field._rows()[order], field.padding_value)
+                batch._fields[key] = AgentBufferField.holding(field._rows()[order], field.padding_value)
             else:
                 batch._fields[key] = AgentBufferField([field[index] for index in order], field.padding_value)
         return batch

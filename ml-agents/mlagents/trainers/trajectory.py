@@ -150,9 +150,12 @@ def _stacked_log_probs(steps: Sequence[AgentExperience], half: str) -> np.ndarra
     return np.stack([np.ravel(getattr(step.action_probs, half)) for step in steps])
 
 
-def _shifted(column: np.ndarray, last: np.ndarray) -> np.ndarray:
+def _shifted(column: np.ndarray, last: np.ndarray | int) -> np.ndarray:
     """Return `column` one step later, with `last` as the final row."""
-    return np.concatenate([column[1:], np.asarray(last, dtype=column.dtype)[None]])
+    shifted = np.empty_like(column)
+    shifted[:-1] = column[1:]
+    shifted[-1] = last
+    return shifted
 
 
 class Trajectory:
@@ -220,24 +223,24 @@ class Trajectory:
         buffer.agent_id = self.agent_id
 
         def put(key: AgentBufferKey, values: np.ndarray, padding_value: float = 0.0) -> None:
-            buffer[key] = AgentBufferField(values, padding_value)
+            buffer[key] = AgentBufferField.holding(values, padding_value)
 
         for index, values in enumerate(columns.obs):
-            put(ObsUtil.get_name_at(index), values)
+            put(ObsUtil.get_name_at(index), values.copy())
             put(ObsUtil.get_name_at_next(index), _shifted(values, self.next_obs[index]))
         put(BufferKey.MASKS, np.ones(n_steps, dtype=np.float32))
-        put(BufferKey.DONE, columns.done)
-        put(BufferKey.GROUP_DONES, columns.done)
-        put(BufferKey.CONTINUOUS_ACTION, columns.continuous)
-        put(BufferKey.DISCRETE_ACTION, columns.discrete)
-        put(BufferKey.NEXT_CONT_ACTION, _shifted(columns.continuous, np.zeros_like(columns.continuous[0])))
-        put(BufferKey.NEXT_DISC_ACTION, _shifted(columns.discrete, np.zeros_like(columns.discrete[0])))
+        put(BufferKey.DONE, columns.done.copy())
+        put(BufferKey.GROUP_DONES, columns.done.copy())
+        put(BufferKey.CONTINUOUS_ACTION, columns.continuous.copy())
+        put(BufferKey.DISCRETE_ACTION, columns.discrete.copy())
+        put(BufferKey.NEXT_CONT_ACTION, _shifted(columns.continuous, 0))
+        put(BufferKey.NEXT_DISC_ACTION, _shifted(columns.discrete, 0))
         if columns.continuous_log_probs is not None:
-            put(BufferKey.CONTINUOUS_LOG_PROBS, columns.continuous_log_probs)
+            put(BufferKey.CONTINUOUS_LOG_PROBS, columns.continuous_log_probs.copy())
         if columns.discrete_log_probs is not None:
-            put(BufferKey.DISCRETE_LOG_PROBS, columns.discrete_log_probs)
+            put(BufferKey.DISCRETE_LOG_PROBS, columns.discrete_log_probs.copy())
         put(BufferKey.ACTION_MASK, 1.0 - columns.action_mask.astype(np.float32), padding_value=1.0)
-        put(BufferKey.PREV_ACTION, columns.prev_discrete)
-        put(BufferKey.ENVIRONMENT_REWARDS, columns.reward)
-        put(BufferKey.GROUP_REWARD, columns.group_reward)
+        put(BufferKey.PREV_ACTION, columns.prev_discrete.copy())
+        put(BufferKey.ENVIRONMENT_REWARDS, columns.reward.copy())
+        put(BufferKey.GROUP_REWARD, columns.group_reward.copy())
         return buffer

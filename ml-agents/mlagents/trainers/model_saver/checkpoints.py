@@ -58,6 +58,6 @@ class CheckpointHistory:
     def restore(self, status: Dict[str, Any]) -> None:
         """Go on from what an earlier session of the run wrote; entries of another shape are passed over."""
         known = {field.name for field in attr.fields(ModelCheckpoint)}
-        for entry in status.get("checkpoints", []):
+        for entry in status.get("checkpoints") or []:
             if isinstance(entry, dict) and {"steps", "file_path"} <= set(entry) <= known:
                 self.checkpoints.append(ModelCheckpoint(**{"reward": None, "creation_time": 0.0, **entry}))

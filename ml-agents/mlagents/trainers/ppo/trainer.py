@@ -76,8 +76,8 @@ class PPOTrainer(OnPolicyTrainer):
             buffer[RewardSignalUtil.returns_key(name)].set(returns)
             all_advantages.append(advantages)
             all_returns.append(returns)
-        buffer[BufferKey.ADVANTAGES].set(np.stack(all_advantages).mean(axis=0))
-        buffer[BufferKey.DISCOUNTED_RETURNS].set(np.stack(all_returns).mean(axis=0))
+        buffer[BufferKey.ADVANTAGES].set(np.add.reduce(all_advantages) / len(all_advantages))
+        buffer[BufferKey.DISCOUNTED_RETURNS].set(np.add.reduce(all_returns) / len(all_returns))
 
     def create_policy(self, parsed_behavior_id: BehaviorIdentifiers, behavior_spec: BehaviorSpec) -> TorchPolicy:
         """Make the policy of a behaviour; with `shared_critic` its actor has the value heads too."""

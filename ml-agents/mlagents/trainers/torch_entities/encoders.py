@@ -42,10 +42,11 @@ class Normalizer(nn.Module):
     @torch.no_grad()
     def update(self, vector_input: torch.Tensor) -> None:
         """Take (B, size) into the statistics."""
-        self.normalization_steps += vector_input.shape[0]
-        from_old_mean = vector_input - self.running_mean
-        self.running_mean += (from_old_mean / self.normalization_steps).sum(dim=0)
-        self.running_variance += (from_old_mean * (vector_input - self.running_mean)).sum(dim=0)
+        steps, mean, variance = self.normalization_steps, self.running_mean, self.running_variance
+        steps.add_(vector_input.shape[0])
+        from_old_mean = vector_input - mean
+        mean.add_((from_old_mean / steps).sum(dim=0))
+        variance.add_(from_old_mean.mul_(vector_input - mean).sum(dim=0))
         self._refresh()
 
     @torch.no_grad()

@@ -79,19 +79,19 @@ class OnPolicyTrainer(RLTrainer):
         if memories is not None:
             buffer[BufferKey.CRITIC_MEMORY].set(memories)
         for name, values in estimates.items():
-            buffer[RewardSignalUtil.value_estimates_key(name)].extend(values)
+            buffer[RewardSignalUtil.value_estimates_key(name)].set(values)
             signal = self.optimizer.reward_signals[name].name.capitalize()
-            self._stats_reporter.add_stat(f"Policy/{signal} Value Estimate", float(np.mean(values)))
+            self._stats_reporter.add_stat(f"Policy/{signal} Value Estimate", float(values.mean()))
         return dict(next_values)
 
     def _evaluate_rewards(self, agent_id: str, buffer: AgentBuffer) -> None:
         """Put every signal's rewards into `buffer`, and count them towards the agent's episode."""
-        environment_reward = float(np.sum(buffer[BufferKey.ENVIRONMENT_REWARDS]))
+        environment_reward = float(buffer[BufferKey.ENVIRONMENT_REWARDS].to_ndarray().sum())
         self.collected_rewards["environment"][agent_id] += environment_reward
         for name, signal in self.optimizer.reward_signals.items():
             rewards = signal.evaluate(buffer) * signal.strength
-            buffer[RewardSignalUtil.rewards_key(name)].extend(rewards)
-            self.collected_rewards[name][agent_id] += float(np.sum(rewards))
+            buffer[RewardSignalUtil.rewards_key(name)].set(rewards)
+            self.collected_rewards[name][agent_id] += float(rewards.sum())
 
     @abc.abstractmethod
     def _process_trajectory(self, trajectory: Trajectory) -> None:

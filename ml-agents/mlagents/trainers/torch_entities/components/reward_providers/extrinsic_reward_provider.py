@@ -22,9 +22,9 @@ class ExtrinsicRewardProvider(BaseRewardProvider):
 
     def evaluate(self, mini_batch: AgentBuffer) -> np.ndarray:
         """Return the rewards (B,) of `mini_batch`, before `strength`."""
-        rewards: np.ndarray = np.asarray(mini_batch[BufferKey.ENVIRONMENT_REWARDS], dtype=np.float32)
+        rewards: np.ndarray = mini_batch[BufferKey.ENVIRONMENT_REWARDS].to_ndarray()
         if BufferKey.GROUP_REWARD in mini_batch:
-            rewards = rewards + np.asarray(mini_batch[BufferKey.GROUP_REWARD], dtype=np.float32)
+            rewards = rewards + mini_batch[BufferKey.GROUP_REWARD].to_ndarray()
         if self.add_groupmate_rewards and BufferKey.GROUPMATE_REWARDS in mini_batch:
             rewards = rewards + np.array([sum(mates) for mates in mini_batch[BufferKey.GROUPMATE_REWARDS]])
         return rewards
