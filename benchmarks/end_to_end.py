@@ -1,7 +1,7 @@
 """PPO on the built-in 3DBall as shipped, against its floor: the environment alone and the arithmetic in bare torch.
 
 The machine's speed may drift within seconds. So the bare arithmetic is not timed before or after the training but in
-between: every fifty decisions training pauses, and a few bare forwards and updates are timed.
+between: now and then training pauses, and a bare loop collects and updates for a while, in an environment of its own.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-from typing import Callable, Dict, List, NamedTuple, Tuple
+from typing import Any, Callable, Dict, NamedTuple, Tuple
 
 import torch
 
@@ -17,10 +17,13 @@ from benchmarks.bare_ppo import OBS, BarePPO
 from benchmarks.probe import ProbedBall
 from benchmarks.tables import REPEATS, print_table, seconds_per_call
 from benchmarks.training import count, seconds, train
+from mlagents_envs.base_env import ActionTuple
+from mlagents_envs.builtin.ball3d import Ball3DEnv
 
 MAX_STEPS = 200_000
 AGENTS, BATCH_SIZE = 12, 64
 TRAJECTORY_ROWS = 100
+DECISIONS_PER_INTERLUDE, UPDATES_PER_INTERLUDE = 50, 30
 CLAIM = 0.30
 
 
@@ -43,52 +46,67 @@ class Figures(NamedTuple):
         return self.total / self.floor - 1.0
 
 
-class BareTimes:
-    """Times bare forwards and updates, a few at a time, each with its best setting of threads and Adam."""
+class BareLoop:
+    """Collecting and updating in bare torch, some decisions at a time; every call is timed where it would stand.
+
+    Each kind of call has the setting of threads and Adam that is best for it.
+    """
 
     def __init__(self) -> None:
-        self._acting, self._trajectory = torch.randn(AGENTS, OBS), torch.randn(TRAJECTORY_ROWS, OBS)
+        self._env = Ball3DEnv(seed=1)
+        self._env.reset()
+        self._trajectory = torch.randn(TRAJECTORY_ROWS, OBS)
+        acting = torch.randn(AGENTS, OBS)
         best: Dict[str, Tuple[float, int, BarePPO]] = {}
         for n_threads, adam in itertools.product((1, 2), ("fused", "foreach")):
             torch.set_num_threads(n_threads)
             bare = BarePPO(adam, BATCH_SIZE)
-            for name, call in self._calls(bare).items():
+            calls: Dict[str, Callable[[], object]] = {
+                "act": lambda bare=bare: bare.act(acting),  # type: ignore[misc]
+                "values": lambda bare=bare: bare.values(self._trajectory),  # type: ignore[misc]
+                "update": bare.update,
+            }
+            for name, call in calls.items():
                 found = (seconds_per_call(call), n_threads, bare)
                 best[name] = min(best.get(name, found), found, key=lambda entry: entry[0])
-        self._best = {name: (n_threads, self._calls(bare)[name]) for name, (_, n_threads, bare) in best.items()}
-        self._samples: Dict[str, List[float]] = {name: [] for name in best}
+        self._best = {name: (n_threads, bare) for name, (_, n_threads, bare) in best.items()}
+        self._seconds = dict.fromkeys(best, 0.0)
+        self._calls = dict.fromkeys(best, 0)
 
-    def _calls(self, bare: BarePPO) -> Dict[str, Callable[[], object]]:
-        return {
-            "act": lambda: bare.act(self._acting),
-            "values": lambda: bare.values(self._trajectory),
-            "update": bare.update,
-        }
-
-    def sample(self) -> None:
-        """Time some calls as they come in training: forwards one by one after a step, updates in a row."""
+    def run(self) -> None:
+        """Act for some decisions with a trajectory's values now and then, then update."""
         threads_before = torch.get_num_threads()
-        for name, (n_threads, call) in self._best.items():
-            torch.set_num_threads(n_threads)
-            n_calls = 1
-            if name == "update":
-                call()
-                n_calls = 4
-            start = time.perf_counter()
-            for _ in range(n_calls):
-                call()
-            self._samples[name].append((time.perf_counter() - start) / n_calls)
+        name = self._env.behavior_name
+        acting, valuing, updating = (self._best[kind][1] for kind in ("act", "values", "update"))
+        torch.set_num_threads(self._best["act"][0])
+        for decision in range(DECISIONS_PER_INTERLUDE):
+            obs = self._env.get_steps(name)[0].obs[0]
+            _, env_actions, _ = self._timed("act", lambda obs=obs: acting.act(torch.from_numpy(obs)))  # type: ignore[misc]
+            self._env.set_actions(name, ActionTuple(env_actions.numpy()))
+            self._env.step()
+            if decision % 10 == 0:
+                self._timed("values", lambda: valuing.values(self._trajectory))
+        torch.set_num_threads(self._best["update"][0])
+        for _ in range(UPDATES_PER_INTERLUDE):
+            self._timed("update", updating.update)
         torch.set_num_threads(threads_before)
 
-    def mean(self, name: str) -> float:
-        """Return the mean time of a call, over the training."""
-        return statistics.fmean(self._samples[name])
+    def _timed(self, kind: str, call: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        result = call()
+        self._seconds[kind] += time.perf_counter() - start
+        self._calls[kind] += 1
+        return result
+
+    def mean(self, kind: str) -> float:
+        """Return the mean time of a call, over the whole training."""
+        return self._seconds[kind] / self._calls[kind]
 
 
 def measure() -> Figures:
     """Train once."""
-    bare = BareTimes()
-    ProbedBall.interlude = bare.sample
+    bare = BareLoop()
+    ProbedBall.interlude = bare.run
     tree = train(MAX_STEPS)
     decisions = ProbedBall.decisions
     trajectories = count(tree, "TorchOptimizer.get_trajectory_value_estimates")

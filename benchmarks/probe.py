@@ -10,7 +10,7 @@ from typing import Callable, ClassVar, List, Tuple
 from mlagents_envs.base_env import ActionTuple, BehaviorName, DecisionSteps, TerminalSteps
 from mlagents_envs.builtin.ball3d import Ball3DEnv
 
-INTERVAL = 50
+INTERVAL = 500
 
 
 class ProbedBall(Ball3DEnv):

@@ -6,7 +6,7 @@ import statistics
 import time
 from typing import Callable, List, Sequence
 
-REPEATS = 1
+REPEATS = 5
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

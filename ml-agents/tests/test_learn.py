@@ -128,7 +128,7 @@ def test_resume_goes_on_from_everything_that_was_saved(run_learn, basic_config, 
     assert adam_after[index]["step"] > adam_before[index]["step"]
 
     status = json.loads((folder / "run_logs" / "training_status.json").read_text())
-    assert [entry["steps"] for entry in status["Basic"]["checkpoints"]][0] == steps_before
+    assert status["Basic"]["checkpoints"][0]["steps"] == steps_before
 
     # The schedule went on along the line of the run's max_steps instead of starting over.
     events = EventAccumulator(str(folder / "Basic"))

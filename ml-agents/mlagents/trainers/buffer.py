@@ -460,7 +460,10 @@ class AgentBuffer(MutableMapping):  # type: ignore[type-arg]
         """Return rows `start` to `end` of every column, sharing memory with this buffer."""
         batch = AgentBuffer()
         for key, field in self._fields.items():
-            batch._fields[key] = field[start:end]
+            if field._array is not None and 0 <= start <= end <= field._length:
+                batch._fields[key] = AgentBufferField.holding(field._array[start:end], field.padding_value)
+            else:
+                batch._fields[key] = field[start:end]
         return batch
 
     def sample_mini_batch(self, batch_size: int, sequence_length: int = 1) -> AgentBuffer:

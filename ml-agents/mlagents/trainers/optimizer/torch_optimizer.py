@@ -11,6 +11,7 @@ from mlagents.trainers.buffer import AgentBuffer, AgentBufferField
 from mlagents.trainers.optimizer.optimizer import Optimizer
 from mlagents.trainers.policy.torch_policy import TorchPolicy
 from mlagents.trainers.settings import RewardSignalSettings, RewardSignalType, TrainerSettings
+from mlagents.trainers.torch_entities.array_inference import ArrayCritic
 from mlagents.trainers.torch_entities.components.reward_providers.reward_provider_factory import (
     create_reward_provider,
 )
@@ -37,6 +38,7 @@ class TorchOptimizer(Optimizer):
         self.global_step = torch.tensor(0)
         self.bc_module: Optional[Any] = None
         self.critic_memory_dict: Dict[str, torch.Tensor] = {}
+        self._array_critic: Optional[ArrayCritic] = None
         self.create_reward_signals(trainer_settings.reward_signals)
 
     @property
@@ -81,16 +83,24 @@ class TorchOptimizer(Optimizer):
         :returns: values (T,) by signal, the next value by signal, and the critic's memories (None without memory).
         """
         n_obs = len(self.policy.behavior_spec.observation_specs)
-        columns = ObsUtil.from_buffer(batch, n_obs)
         obs = [
-            ModelUtils.list_to_tensor(np.concatenate([column, np.asarray(last, dtype=column.dtype)[None]]))
-            for column, last in zip(columns, next_obs)
+            np.concatenate([column, np.asarray(last, dtype=column.dtype)[None]])
+            for column, last in zip(ObsUtil.from_buffer(batch, n_obs), next_obs)
         ]
-        with torch.no_grad():
-            values, _ = self.critic.critic_pass(obs, memories=None, sequence_length=batch.num_experiences + 1)
-        estimates = {name: ModelUtils.to_numpy(value) for name, value in values.items()}
+        estimates = self._values(obs)
         next_values = {name: float(value[-1]) for name, value in estimates.items()}
         for name in next_values:
             if done and not self.reward_signals[name].ignore_done:
                 next_values[name] = 0.0
         return {name: value[:-1] for name, value in estimates.items()}, next_values, None
+
+    def _values(self, obs: List[np.ndarray]) -> Dict[str, np.ndarray]:
+        """Return the critic's values (B,) of consecutive observations (B, *shape), by signal."""
+        if self._array_critic is None or not self._array_critic.is_current(self.critic):
+            self._array_critic = ArrayCritic.of(self.critic)
+        if self._array_critic is not None:
+            return self._array_critic.values(obs)
+        tensors = [ModelUtils.list_to_tensor(values) for values in obs]
+        with torch.no_grad():
+            values, _ = self.critic.critic_pass(tensors, memories=None, sequence_length=len(obs[0]))
+        return {name: ModelUtils.to_numpy(value) for name, value in values.items()}

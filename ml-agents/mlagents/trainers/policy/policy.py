@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, List, Optional
+from typing import TYPE_CHECKING, List, NoReturn, Optional
 
 import numpy as np
 
@@ -47,10 +47,14 @@ class Policy(ABC):
         :raises UnityPolicyException: it does: the network's parameters are no longer finite.
         """
         if action is not None and np.isnan(action.continuous).any():
-            raise UnityPolicyException(
-                "The policy gave an action that is NaN: its parameters are no longer finite. Go back to an "
-                "earlier checkpoint with --initialize-from, and lower the learning rate."
-            )
+            Policy._raise_not_finite()
+
+    @staticmethod
+    def _raise_not_finite() -> NoReturn:
+        raise UnityPolicyException(
+            "The policy gave an action that is NaN: its parameters are no longer finite. Go back to an "
+            "earlier checkpoint with --initialize-from, and lower the learning rate."
+        )
 
     @abstractmethod
     def increment_step(self, n_steps: int) -> int:

@@ -10,8 +10,8 @@ from mlagents.torch_utils import default_device, torch
 from mlagents.trainers.action_info import ActionInfo
 from mlagents.trainers.policy.policy import Policy
 from mlagents.trainers.settings import NetworkSettings
-from mlagents.trainers.torch_entities.action_model import ActionModel
-from mlagents.trainers.torch_entities.networks import GlobalSteps, NetworkBody, SharedActorCritic, SimpleActor
+from mlagents.trainers.torch_entities.array_inference import ArrayActor
+from mlagents.trainers.torch_entities.networks import GlobalSteps
 from mlagents.trainers.torch_entities.utils import ModelUtils
 from mlagents_envs.base_env import BehaviorSpec, DecisionSteps
 from mlagents_envs.timers import timed
@@ -45,32 +45,20 @@ class TorchPolicy(Policy):
             **actor_kwargs,
         )
         self.actor.to(default_device())
+        self._array_actor: Optional[ArrayActor] = None
 
     @property
     def export_memory_size(self) -> int:
         """Floats of memory per agent that an exported model needs."""
         return self.m_size
 
-    def _extract_masks(self, decision_requests: DecisionSteps) -> Optional[torch.Tensor]:
-        """Return what is allowed, 1 or 0, flat over branches (N, sum of branches); None without branches."""
-        if not self.behavior_spec.action_spec.discrete_size:
-            return None
+    def _allowed_choices(self, decision_requests: DecisionSteps) -> Optional[np.ndarray]:
+        """Return what is allowed, 1 or 0, flat over branches (N, sum of branches); None where nothing is forbidden."""
         forbidden = decision_requests.action_mask
-        if forbidden is None:
-            return torch.ones((len(decision_requests), sum(self.behavior_spec.action_spec.discrete_branches)))
-        return torch.from_numpy(1.0 - np.concatenate(forbidden, axis=1, dtype=np.float32))
-
-    def _acts_with_own_networks(self) -> bool:
-        """Whether all that takes part in acting is ours, and so keeps no tensor for later.
-
-        Asked anew each time: plug-ins replace the parts of an actor after it was made.
-        """
-        actor = self.actor
-        return (
-            type(actor) in (SimpleActor, SharedActorCritic)
-            and type(actor.network_body) is NetworkBody
-            and type(actor.action_model) is ActionModel
-        )
+        if forbidden is None or not self.behavior_spec.action_spec.discrete_size:
+            return None
+        allowed: np.ndarray = 1.0 - np.concatenate(forbidden, axis=1).astype(np.float32)
+        return allowed
 
     @timed
     def evaluate(
@@ -81,13 +69,24 @@ class TorchPolicy(Policy):
         :returns: what the actor gave (``env_action``, and where it has them ``log_probs`` and ``entropy``), as
             NumPy, and ``action``, the actions to learn from.
         """
+        allowed = self._allowed_choices(decision_requests)
+        if self._array_actor is None or not self._array_actor.is_current(self.actor):
+            self._array_actor = ArrayActor.of(self.actor)
+        if self._array_actor is not None:
+            return self._array_actor.act(decision_requests.obs, allowed)._asdict()
+        return self._evaluate_in_torch(decision_requests, allowed)
+
+    def _evaluate_in_torch(self, decision_requests: DecisionSteps, allowed: Optional[np.ndarray]) -> Dict[str, Any]:
+        """Run the actor's own method, under `no_grad`: a plug-in's actor may keep tensors until the next update."""
         device = default_device()
-        obs = [torch.from_numpy(np.ascontiguousarray(values)).to(device) for values in decision_requests.obs]
-        masks = self._extract_masks(decision_requests)
-        if masks is not None:
-            masks = masks.to(device)
-        no_grad = torch.inference_mode if self._acts_with_own_networks() else torch.no_grad
-        with no_grad():
+        obs = [torch.as_tensor(values, device=device) for values in decision_requests.obs]
+        masks = None
+        branches = self.behavior_spec.action_spec.discrete_branches
+        if branches:
+            if allowed is None:
+                allowed = np.ones((len(decision_requests), sum(branches)), dtype=np.float32)
+            masks = torch.as_tensor(allowed, device=device)
+        with torch.no_grad():
             action, outputs, _ = self.actor.get_action_and_stats(obs, masks=masks, memories=None)
         run_out: Dict[str, Any] = outputs
         run_out["action"] = action.to_action_tuple()
@@ -106,6 +105,8 @@ class TorchPolicy(Policy):
             return ActionInfo.empty()
         run_out = self.evaluate(decision_requests)
         self.check_nan_action(run_out["action"])
+        if "entropy" in run_out and not np.isfinite(run_out["entropy"]).all():
+            self._raise_not_finite()  # choices cannot be NaN, but their probabilities can
         return ActionInfo(
             action=run_out["action"],
             env_action=run_out["env_action"],

@@ -17,11 +17,11 @@ from mlagents.trainers.settings import OnPolicyHyperparamSettings, ScheduleType,
 from mlagents.trainers.settings.fields import FRACTION, NOT_NEGATIVE, POSITIVE, Range
 from mlagents.trainers.torch_entities.action_log_probs import ActionLogProbs
 from mlagents.trainers.torch_entities.agent_action import AgentAction
+from mlagents.trainers.torch_entities.fused_adam import FusedAdam
 from mlagents.trainers.torch_entities.networks import ValueNetwork
 from mlagents.trainers.torch_entities.utils import ModelUtils
 from mlagents.trainers.trajectory import ObsUtil
 from mlagents_envs.timers import timed
-
 
 _FOLLOWS = attr.Factory(lambda settings: settings.learning_rate_schedule, takes_self=True)
 
@@ -59,14 +59,14 @@ class TorchPPOOptimizer(TorchOptimizer):
             )
             self._critic.to(default_device())
         # Every parameter once; the actor's six constants are among them because checkpoints count them.
-        parameters = list(dict.fromkeys([*policy.actor.parameters(), *self._critic.parameters()]))
+        self._parameters = list(dict.fromkeys([*policy.actor.parameters(), *self._critic.parameters()]))
         settings, max_steps = self.hyperparameters, trainer_settings.max_steps
         self.decay_learning_rate = ModelUtils.DecayedValue(
             settings.learning_rate_schedule, settings.learning_rate, 1e-10, max_steps
         )
         self.decay_epsilon = ModelUtils.DecayedValue(settings.epsilon_schedule, settings.epsilon, 0.1, max_steps)
         self.decay_beta = ModelUtils.DecayedValue(settings.beta_schedule, settings.beta, 1e-5, max_steps)
-        self.optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate, fused=True)
+        self.optimizer = FusedAdam(self._parameters, lr=settings.learning_rate)
         self.stats_name_to_update_name = {"Losses/Value Loss": "value_loss", "Losses/Policy Loss": "policy_loss"}
 
     @property
@@ -114,10 +114,11 @@ class TorchPPOOptimizer(TorchOptimizer):
             epsilon,
         )
         entropy = ModelUtils.masked_mean(run_out["entropy"], loss_masks)
-        loss = policy_loss + 0.5 * value_loss - beta * entropy
+        loss = torch.sub(torch.add(policy_loss, value_loss, alpha=0.5), entropy, alpha=beta)
 
         ModelUtils.update_learning_rate(self.optimizer, learning_rate)
-        self.optimizer.zero_grad()
+        for parameter in self._parameters:
+            parameter.grad = None  # as `zero_grad` does it, without what torch does around it
         loss.backward()  # type: ignore[no-untyped-call]  # in older torch
         self.optimizer.step()
         return {

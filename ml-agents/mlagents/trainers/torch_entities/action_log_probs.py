@@ -62,5 +62,5 @@ class ActionLogProbs(NamedTuple):
         if BufferKey.CONTINUOUS_LOG_PROBS in buff:
             continuous = ModelUtils.list_to_tensor(buff[BufferKey.CONTINUOUS_LOG_PROBS])
         if BufferKey.DISCRETE_LOG_PROBS in buff:
-            discrete = list(ModelUtils.list_to_tensor(buff[BufferKey.DISCRETE_LOG_PROBS]).unbind(dim=-1))
+            discrete = ModelUtils.columns_to_tensors(buff[BufferKey.DISCRETE_LOG_PROBS])
         return ActionLogProbs(continuous, discrete, None)

@@ -62,7 +62,7 @@ class AgentAction(NamedTuple):
         if BufferKey.CONTINUOUS_ACTION in buff:
             continuous = ModelUtils.list_to_tensor(buff[BufferKey.CONTINUOUS_ACTION])
         if BufferKey.DISCRETE_ACTION in buff:
-            discrete = list(ModelUtils.list_to_tensor(buff[BufferKey.DISCRETE_ACTION], torch.long).unbind(dim=-1))
+            discrete = ModelUtils.columns_to_tensors(buff[BufferKey.DISCRETE_ACTION], torch.long)
         return AgentAction(continuous, discrete)
 
     def to_flat(self, discrete_branches: List[int]) -> torch.Tensor:

@@ -16,8 +16,12 @@ from mlagents.trainers.torch_entities.layers import Initialization, linear_layer
 from mlagents.trainers.torch_entities.utils import ModelUtils
 
 EPSILON = 1e-7  # keeps logarithms and quotients finite; part of the arithmetic that checkpoints were trained with
-_FORBIDDEN_PENALTY = 1e8
-_LOG_SQRT_2_PI = 0.5 * math.log(2 * math.pi)
+FORBIDDEN_PENALTY = 1e8
+LOG_SQRT_2_PI = 0.5 * math.log(2 * math.pi)
+# As tensors, since torch takes twice as long over an operation with a Python number. Any device accepts them.
+_EPSILON_0D = torch.tensor(EPSILON)
+_LOG_PEAK_0D = torch.tensor(-LOG_SQRT_2_PI)
+_HALF_0D = torch.tensor(0.5)
 _ATANH_LIMIT = 1 - torch.finfo(torch.float32).eps
 
 
@@ -63,7 +67,6 @@ class GaussianDistInstance(DistInstance):
     def __init__(self, mean: torch.Tensor, std: torch.Tensor):
         self.mean = mean
         self._std = std
-        self._variance = std * std
 
     @property
     def std(self) -> torch.Tensor:
@@ -80,8 +83,9 @@ class GaussianDistInstance(DistInstance):
 
     def log_prob(self, value: torch.Tensor) -> torch.Tensor:
         """Return log-densities (B, C) of actions (B, C)."""
-        log_peak = -_LOG_SQRT_2_PI - torch.log(self._std + EPSILON)
-        return torch.addcdiv(log_peak, (value - self.mean).square(), 2 * self._variance + EPSILON, value=-1)
+        log_peak = _LOG_PEAK_0D - torch.log(self._std + _EPSILON_0D)
+        twice_variance = torch.addcmul(_EPSILON_0D, self._std, self._std, value=2)
+        return torch.addcdiv(log_peak, (value - self.mean).square(), twice_variance, value=-1)
 
     def pdf(self, value: torch.Tensor) -> torch.Tensor:
         """Return densities (B, C) of actions (B, C)."""
@@ -89,9 +93,8 @@ class GaussianDistInstance(DistInstance):
 
     def entropy(self) -> torch.Tensor:
         """Return entropies (B,), *averaged* over the C actions."""
-        n_rows, n_actions = self.mean.shape
-        doubled = torch.log(2 * math.pi * math.e * self._variance + EPSILON).sum(dim=1)
-        return (doubled * (0.5 / n_actions)).expand(n_rows)
+        doubled = torch.log(torch.addcmul(_EPSILON_0D, self._std, self._std, value=2 * math.pi * math.e))
+        return (doubled.mean(dim=1) * _HALF_0D).expand(self.mean.shape[0])
 
     def exported_model_output(self) -> torch.Tensor:
         """Return actions (B, C)."""
@@ -229,6 +232,6 @@ class MultiCategoricalDistribution(nn.Module):
         """
         logits: List[torch.Tensor] = [branch(inputs) for branch in self.branches]
         if masks is not None:
-            flat = torch.cat(logits, dim=1) * masks - _FORBIDDEN_PENALTY * (1 - masks)
+            flat = torch.cat(logits, dim=1) * masks - FORBIDDEN_PENALTY * (1 - masks)
             logits = ModelUtils.break_into_branches(flat, self.act_sizes)
         return [CategoricalDistInstance(of_branch) for of_branch in logits]

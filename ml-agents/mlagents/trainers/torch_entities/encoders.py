@@ -76,8 +76,7 @@ class VectorInput(nn.Module):
         """Return (B, input_size)."""
         if self.normalizer is None:
             return inputs
-        normalized: torch.Tensor = self.normalizer(inputs)
-        return normalized
+        return self.normalizer.forward(inputs)
 
     def copy_normalization(self, other_input: VectorInput) -> None:
         """Take over the statistics of `other_input`, where both normalise."""

@@ -112,7 +112,7 @@ class LinearEncoder(nn.Module):
     def forward(self, input_tensor: torch.Tensor) -> torch.Tensor:
         """Return (B, hidden_size) for (B, input_size)."""
         encoding = input_tensor
-        for layer in self.seq_layers:
+        for layer in self.seq_layers._modules.values():
             # For small networks the bookkeeping of a module's __call__ costs as much as Swish itself.
             encoding = layer.forward(encoding)
         return encoding

@@ -103,7 +103,17 @@ class ModelUtils:
         array = np.asarray(ndarray_list, order="C")
         if not array.flags.writeable:  # torch knows no read-only tensors
             array = array.copy()
-        return torch.from_numpy(array).to(device=default_device(), dtype=dtype)
+        tensor = torch.from_numpy(array)
+        device = default_device()
+        if device.type == "cpu" and dtype in (tensor.dtype, None):
+            return tensor
+        return tensor.to(device=device, dtype=dtype)
+
+    @staticmethod
+    def columns_to_tensors(rows: AgentBufferField, dtype: torch.dtype = torch.float32) -> List[torch.Tensor]:
+        """Return each column (B,) of rows (B, D) as a tensor; see `list_to_tensor`."""
+        array = rows.to_ndarray()
+        return list(ModelUtils.list_to_tensor(array, dtype).unbind(dim=-1)) if array.size else []
 
     @staticmethod
     def list_to_tensor_list(ndarray_list: Any, dtype: Optional[torch.dtype] = torch.float32) -> List[torch.Tensor]:

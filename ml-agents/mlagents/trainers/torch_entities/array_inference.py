@@ -1,0 +1,247 @@
+"""The standard small networks evaluated in NumPy, on the very parameters of the torch modules.
+
+For a dozen agents the arithmetic of such a network takes microseconds, and every call of torch around it takes as
+long. Where nothing is differentiated (acting, and the values of trajectories) the same formulas in NumPy therefore
+take a fraction of the time. They apply to networks that consist of our own modules only, on the CPU: vectors as
+observations, a body of linear layers, unsquashed normal or categorical distributions, value heads. For everything
+else `of` returns None, and torch does it. The torch modules are the definition; the tests compare the two.
+
+Axis letters: B rows, C continuous actions, D branches.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple, Type, TypeVar
+
+import numpy as np
+
+from mlagents.torch_utils import nn, torch
+from mlagents.trainers.torch_entities.action_model import ActionModel
+from mlagents.trainers.torch_entities.decoders import ValueHeads
+from mlagents.trainers.torch_entities.distributions import (
+    EPSILON,
+    FORBIDDEN_PENALTY,
+    LOG_SQRT_2_PI,
+    GaussianDistribution,
+    MultiCategoricalDistribution,
+)
+from mlagents.trainers.torch_entities.encoders import Normalizer, VectorInput
+from mlagents.trainers.torch_entities.layers import LinearEncoder, Swish
+from mlagents.trainers.torch_entities.networks import (
+    NetworkBody,
+    ObservationEncoder,
+    SharedActorCritic,
+    SimpleActor,
+    ValueNetwork,
+)
+from mlagents.trainers.trajectory import LogProbsTuple
+from mlagents_envs.base_env import ActionTuple
+
+_KNOWN_MODULES = (
+    *(SimpleActor, SharedActorCritic, ValueNetwork),
+    *(NetworkBody, ObservationEncoder, VectorInput, Normalizer, LinearEncoder, Swish),
+    *(ActionModel, GaussianDistribution, MultiCategoricalDistribution, ValueHeads),
+    *(nn.Linear, nn.Sequential, nn.ModuleList, nn.ModuleDict),
+)
+
+_Self = TypeVar("_Self", bound="_ArrayNetwork")
+
+
+class _ArrayNetwork:
+    """A torch network and views on its parameters.
+
+    :param network: of known modules only.
+    """
+
+    def __init__(self, network: nn.Module):
+        self._network = network
+        self._links = [
+            (container, key, part)
+            for module in network.modules()
+            for container in (module._modules, module._parameters, module._buffers)
+            for key, part in container.items()
+        ]
+        tensors = {id(part): part for _, _, part in self._links if isinstance(part, torch.Tensor)}
+        self._pointers = [(tensor, tensor.data_ptr()) for tensor in tensors.values()]
+
+    @classmethod
+    def of(cls: Type[_Self], network: Any) -> Optional[_Self]:
+        """Return the network as arrays, or None where torch has to evaluate it."""
+        return cls(network) if isinstance(network, nn.Module) and cls._fits(network) else None
+
+    @classmethod
+    def _fits(cls, network: nn.Module) -> bool:
+        modules = list(network.modules())
+        return (
+            all(type(module) in _KNOWN_MODULES for module in modules)
+            and not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+            and all(tensor.device.type == "cpu" for tensor in network.state_dict().values())
+        )
+
+    def is_current(self, network: Any) -> bool:
+        """Return whether this still is `network`: nothing in it was exchanged or moved since. Costs microseconds."""
+        return (
+            network is self._network
+            and all(container.get(key) is part for container, key, part in self._links)
+            and all(tensor.data_ptr() == pointer for tensor, pointer in self._pointers)
+        )
+
+
+class _ArrayBody:
+    """A `NetworkBody`: from observations (B, size) each to features (B, h_size)."""
+
+    def __init__(self, body: NetworkBody):
+        self._statistics = [_statistics(processor) for processor in body.processors]
+        self._layers = [_linear(layer) for layer in body._body_endoder.seq_layers if isinstance(layer, nn.Linear)]
+
+    def __call__(self, obs: Sequence[np.ndarray]) -> np.ndarray:
+        encodings = [
+            values if statistics is None else np.clip((values - statistics[0]) / statistics[1], -5.0, 5.0)
+            for values, statistics in zip(obs, self._statistics)
+        ]
+        features = encodings[0] if len(encodings) == 1 else np.concatenate(encodings, axis=1)
+        for weight, bias in self._layers:
+            features = features @ weight
+            features += bias
+            sigmoid_denominator = np.exp(-features)
+            sigmoid_denominator += 1.0
+            features /= sigmoid_denominator
+        return features
+
+
+class ArrayDecision(NamedTuple):
+    """What an actor decides for B agents."""
+
+    action: ActionTuple
+    env_action: ActionTuple
+    log_probs: LogProbsTuple
+    entropy: np.ndarray  # (B,)
+
+
+class ArrayActor(_ArrayNetwork):
+    """A `SimpleActor` or `SharedActorCritic` as arrays; draws from NumPy's global generator."""
+
+    def __init__(self, network: Any):
+        super().__init__(network)
+        model: ActionModel = network.action_model
+        self._body = _ArrayBody(network.network_body)
+        self._deterministic = model._deterministic
+        self._gaussian: Optional[Tuple[np.ndarray, np.ndarray, np.ndarray]] = None
+        if model._continuous_distribution is not None:
+            log_sigma = model._continuous_distribution.log_sigma
+            assert isinstance(log_sigma, torch.Tensor)
+            self._gaussian = (*_linear(model._continuous_distribution.mu), _array(log_sigma))
+        branches: Any = () if model._discrete_distribution is None else model._discrete_distribution.branches
+        self._branches = [_linear(branch) for branch in branches]
+
+    @classmethod
+    def _fits(cls, network: nn.Module) -> bool:
+        if not isinstance(network, SimpleActor) or not super()._fits(network):
+            return False
+        gaussian = network.action_model._continuous_distribution
+        return gaussian is None or not (gaussian.conditional_sigma or gaussian.tanh_squash)
+
+    def act(self, obs: Sequence[np.ndarray], allowed: Optional[np.ndarray]) -> ArrayDecision:
+        """Choose actions.
+
+        :param obs: per observation (B, size).
+        :param allowed: (B, sum of branches), 1 = allowed and 0 = forbidden; None allows everything.
+        """
+        action, env_action, log_probs = ActionTuple(), ActionTuple(), LogProbsTuple()
+        with np.errstate(over="ignore"):  # exp(-x) of a very negative x; its quotient is 0, as it should be
+            features = self._body(obs)
+        entropy = np.zeros(len(features), dtype=np.float32)
+        if self._gaussian is not None:
+            continuous, log_densities, of_continuous = self._draw_continuous(features)
+            entropy += of_continuous
+            action.add_continuous(continuous)
+            env_action.add_continuous(np.clip(continuous, -3.0, 3.0) / 3.0)
+            log_probs.add_continuous(log_densities)
+        if self._branches:
+            chosen, log_chosen, of_branches = self._draw_discrete(features, allowed)
+            entropy += of_branches
+            action.add_discrete(chosen)
+            env_action.add_discrete(chosen)
+            log_probs.add_discrete(log_chosen)
+        return ArrayDecision(action, env_action, log_probs, entropy)
+
+    def _draw_continuous(self, features: np.ndarray) -> Tuple[np.ndarray, np.ndarray, float]:
+        """Return actions (B, C), their log-densities (B, C) and the entropy, the same for all rows."""
+        assert self._gaussian is not None
+        weight, bias, log_sigma = self._gaussian
+        mean = features @ weight
+        mean += bias
+        std = np.exp(log_sigma)
+        variance = std * std
+        actions = mean
+        if not self._deterministic:
+            actions = mean + std * np.random.standard_normal(mean.shape).astype(np.float32)
+        log_peak = -LOG_SQRT_2_PI - np.log(std + EPSILON)
+        log_densities = log_peak - (actions - mean) ** 2 / (2.0 * variance + EPSILON)
+        return actions, log_densities, float(0.5 * np.log(2 * math.pi * math.e * variance + EPSILON).mean())
+
+    def _draw_discrete(
+        self, features: np.ndarray, allowed: Optional[np.ndarray]
+    ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return choices (B, D), their log-probabilities (B, D) and the entropies (B,), summed over branches."""
+        n_rows = len(features)
+        chosen = np.empty((n_rows, len(self._branches)), dtype=np.int32)
+        log_chosen = np.empty((n_rows, len(self._branches)), dtype=np.float32)
+        entropy = np.zeros(n_rows, dtype=np.float32)
+        start = 0
+        for index, (weight, bias) in enumerate(self._branches):
+            logits = features @ weight
+            logits += bias
+            if allowed is not None:
+                of_branch = allowed[:, start : start + len(bias)]
+                logits = logits * of_branch - FORBIDDEN_PENALTY * (1.0 - of_branch)
+            start += len(bias)
+            probs = np.exp(logits - logits.max(axis=1, keepdims=True))
+            probs /= probs.sum(axis=1, keepdims=True)
+            log_probs = np.log(probs + EPSILON)
+            # As `CategoricalDistInstance` does it: the first of exponential clocks that tick at rates `probs`.
+            rates = probs if self._deterministic else probs / np.random.standard_exponential(probs.shape)
+            chosen[:, index] = rates.argmax(axis=1)
+            log_chosen[:, index] = np.take_along_axis(log_probs, chosen[:, index, None], axis=1)[:, 0]
+            entropy -= (probs * log_probs).sum(axis=1)
+        return chosen, log_chosen, entropy
+
+
+class ArrayCritic(_ArrayNetwork):
+    """A `ValueNetwork` or `SharedActorCritic` as arrays."""
+
+    def __init__(self, network: Any):
+        super().__init__(network)
+        self._body = _ArrayBody(network.network_body)
+        self._heads = {name: _linear(head) for name, head in network.value_heads.value_heads.items()}
+
+    @classmethod
+    def _fits(cls, network: nn.Module) -> bool:
+        return isinstance(network, (ValueNetwork, SharedActorCritic)) and super()._fits(network)
+
+    def values(self, obs: Sequence[np.ndarray]) -> Dict[str, np.ndarray]:
+        """Return the values (B,) of each reward stream.
+
+        :param obs: per observation (B, size).
+        """
+        with np.errstate(over="ignore"):
+            features = self._body(obs)
+        return {name: (features @ weight + bias)[:, 0] for name, (weight, bias) in self._heads.items()}
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    """Return the tensor's own memory as an array."""
+    array: np.ndarray = tensor.detach().numpy()
+    return array
+
+
+def _statistics(processor: Any) -> Optional[Tuple[np.ndarray, np.ndarray]]:
+    """Return the mean and the deviation that a `VectorInput` normalises by, None if it does not."""
+    normalizer = processor.normalizer
+    return None if normalizer is None else (_array(normalizer.running_mean), _array(normalizer._deviation))
+
+
+def _linear(layer: nn.Linear) -> Tuple[np.ndarray, np.ndarray]:
+    """Return views (in, out) and (out,) such that ``x @ weight + bias`` is what the layer gives."""
+    return _array(layer.weight).T, _array(layer.bias)
