@@ -1,0 +1,70 @@
+"""Agents learn: the shipped configurations, through the command, on the built-in environments.
+
+The figure is the mean return over all episodes that ended in a run's last three summaries.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mlagents_envs.base_env import ActionTuple
+from mlagents_envs.builtin.ball3d import Ball3DEnv
+
+ROOT = Path(__file__).parent.parent
+
+pytestmark = pytest.mark.learning
+
+
+def learn(config, environment, seed, folder):
+    """Run the command and return the folder of the run."""
+    command = [sys.executable, "-m", "mlagents.trainers.learn", str(ROOT / "config" / "ppo" / config)]
+    options = ["--env", environment, "--run-id", "run", "--seed", str(seed), "--torch-device", "cpu"]
+    subprocess.run([*command, *options], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    return folder / "results" / "run"
+
+
+def mean_return_at_the_end(run, behavior):
+    """Return the mean over the episodes of the last three summaries, read from the histograms in the event files."""
+    events = EventAccumulator(str(run / behavior), size_guidance={"histograms": 0})
+    events.Reload()
+    last = [event.histogram_value for event in events.Histograms("Environment/Cumulative Reward_hist")[-3:]]
+    episodes = sum(histogram.num for histogram in last)
+    assert episodes >= 12
+    return sum(histogram.sum for histogram in last) / episodes
+
+
+def greedy_return(model_path, seed):
+    """Return the mean return of twelve episodes of 3DBall played by an exported model alone."""
+    model = onnxruntime.InferenceSession(str(model_path))
+    env = Ball3DEnv(seed=seed)
+    env.reset()
+    returns = np.zeros(env.n_agents)
+    playing = np.ones(env.n_agents, dtype=bool)
+    while playing.any():
+        decisions, _ = env.get_steps(env.behavior_name)
+        (actions,) = model.run(["deterministic_continuous_actions"], {"obs_0": decisions.obs[0]})
+        env.set_actions(env.behavior_name, ActionTuple(continuous=actions))
+        env.step()
+        decisions, ended = env.get_steps(env.behavior_name)
+        reward = decisions.reward.copy()
+        reward[ended.agent_id] = ended.reward
+        returns[playing] += reward[playing]
+        playing[ended.agent_id] = False
+    return returns.mean()
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_3dball_is_solved_and_its_model_plays(tmp_path, seed):
+    run = learn("3DBall.yaml", "3DBall", seed, tmp_path)
+    assert mean_return_at_the_end(run, "3DBall") >= 95.0
+    assert greedy_return(run / "3DBall.onnx", seed=100 + seed) >= 95.0
+
+
+def test_basic_is_solved(tmp_path):
+    run = learn("Basic.yaml", "Basic", 1, tmp_path)
+    assert mean_return_at_the_end(run, "Basic") >= 0.90
