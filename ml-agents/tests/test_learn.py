@@ -119,7 +119,7 @@ def test_resume_goes_on_from_everything_that_was_saved(run_learn, basic_config, 
 
     code, out, _ = run_learn(basic_config(max_steps=600), "--env", "Basic", "--run-id", "run", "--resume")
     assert code == 0
-    assert f"Resuming training from step {steps_before}" in out
+    assert f"Resuming from step {steps_before}" in out
     after = load(folder / "Basic" / "checkpoint.pt")
     assert int(after["global_step"]["_GlobalSteps__global_step"]) >= 600
     adam_before = before["Optimizer:value_optimizer"]["state"]
@@ -302,3 +302,58 @@ def test_the_exported_model_is_the_policy(run_learn, tmp_path, name):
         ]
     zeros = {entry.name: np.zeros([1, *entry.shape[1:]], dtype=np.float32) for entry in model.get_inputs()}
     assert model.run(["version_number"], zeros)[0].item() == 3
+
+
+def test_inference_plays_the_model_until_stopped_and_changes_nothing(run_learn, basic_config, tmp_path):
+    (tmp_path / "stopping_env.py").write_text(
+        "import os, signal\n"
+        "from mlagents_envs.builtin.basic import BasicEnv\n"
+        "class Env(BasicEnv):\n"
+        "    n = 0\n"
+        "    def step(self):\n"
+        "        Env.n += 1\n"
+        "        if Env.n == 250:\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "        super().step()\n"
+    )
+    assert run_learn(basic_config(), "--env", "Basic", "--run-id", "run", "--seed", 3)[0] == 0
+    run = tmp_path / "results" / "run"
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    code, out, err = run_learn(
+        basic_config(), "--env", "module:stopping_env:Env", "--run-id", "run", "--inference", "--deterministic"
+    )
+    assert code == 0, err
+    assert "Resuming from step" in out
+    assert "Not Training." in out
+    after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and "inference" not in path.parts}
+    assert after == before
+
+
+def test_ctrl_c_saves_and_the_run_can_be_resumed(run_learn, basic_config, tmp_path):
+    (tmp_path / "interrupted_env.py").write_text(
+        "import os, signal\n"
+        "from mlagents_envs.builtin.basic import BasicEnv\n"
+        "class Env(BasicEnv):\n"
+        "    n = 0\n"
+        "    def step(self):\n"
+        "        Env.n += 1\n"
+        "        if Env.n == 120:\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "        super().step()\n"
+    )
+    code, out, err = run_learn(basic_config(), "--env", "module:interrupted_env:Env", "--run-id", "run", "--seed", 3)
+    assert code == 0, err
+    assert "interrupted" in out
+    assert "--resume" in out
+    saved = load(tmp_path / "results" / "run" / "Basic" / "checkpoint.pt")
+    assert 100 < int(saved["global_step"]["_GlobalSteps__global_step"]) <= 120
+    assert run_learn(basic_config(), "--env", "Basic", "--run-id", "run", "--resume")[0] == 0
+    resumed = load(tmp_path / "results" / "run" / "Basic" / "checkpoint.pt")
+    assert int(resumed["global_step"]["_GlobalSteps__global_step"]) >= 300
+
+
+def test_a_run_that_is_done_says_that_nothing_is_left(run_learn, basic_config):
+    run_learn(basic_config(), "--env", "Basic", "--run-id", "run")
+    code, out, _ = run_learn(basic_config(), "--env", "Basic", "--run-id", "run", "--resume")
+    assert code == 0
+    assert "nothing left to train" in out

@@ -87,8 +87,6 @@ def run_training(run_seed: int, options: RunOptions, num_areas: int) -> None:
     with StopRequest() as stop, progress_display() as progress:
         env_manager = _make_env_manager(source, options, run_seed, num_areas)
         try:
-            if learns:
-                run.write_configuration(_with_seed(options, run_seed))
             for writer in register_stats_writer_plugins(options):
                 StatsReporter.add_writer(writer)
             controller = TrainerController(
@@ -98,6 +96,9 @@ def run_training(run_seed: int, options: RunOptions, num_areas: int) -> None:
                 stop,
                 progress,
             )
+            controller.reset(env_manager)
+            if learns:
+                run.write_configuration(_with_seed(options, run_seed))
             try:
                 controller.start_learning(env_manager)
             finally:

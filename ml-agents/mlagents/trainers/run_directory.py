@@ -53,7 +53,7 @@ class RunDirectory:
         if self.loads_own_state:
             if not self.path.is_dir():
                 raise UnityTrainerException(self._no_such_run(settings.run_id, "resume" if settings.resume else "play"))
-        elif not settings.inference and not settings.force and self.path.exists():
+        elif not settings.inference and not settings.force and self._holds_something():
             raise UnityTrainerException(
                 f"There is a run {settings.run_id!r} already, in {self.path}. Go on with it by --resume, replace it by "
                 f"--force, or choose another --run-id."
@@ -63,6 +63,10 @@ class RunDirectory:
             raise UnityTrainerException(self._no_such_run(str(settings.initialize_from), "initialize from"))
         if not settings.inference:
             self._check_writable()
+
+    def _holds_something(self) -> bool:
+        """Return whether there is a run; a folder left empty by an attempt that failed at once is none."""
+        return self.path.is_dir() and any(self.path.iterdir())
 
     def _no_such_run(self, run_id: str, verb: str) -> str:
         results = self.path.parent if self.path.parent != Path() else Path(".")

@@ -18,7 +18,7 @@ logger = get_logger(__name__)
 
 
 class TrainerController:
-    """Runs training from the first reset to the saved models.
+    """Runs training: `reset`, then `start_learning`.
 
     :param trainer_factory: makes the trainers of behaviours as they appear.
     :param environment_parameters: name to sampler, sent before the first reset.
@@ -44,9 +44,14 @@ class TrainerController:
 
     @timed
     def start_learning(self, env_manager: EnvManager) -> None:
-        """Train until every trainer is done or the user stops; then, and on any error, save what was learned."""
+        """Train until every trainer is done or the user stops; then, and on any error, save what was learned.
+
+        `reset` comes first.
+        """
+        if not self._goes_on():
+            steps = ", ".join(f"{name} {trainer.get_step}" for name, trainer in self.trainers.items())
+            logger.warning(f"There is nothing left to train: max_steps is reached (steps so far: {steps}).")
         try:
-            self._reset_env(env_manager)
             while self._goes_on():
                 self.advance(env_manager)
         except BaseException as error:
@@ -57,10 +62,17 @@ class TrainerController:
     def _goes_on(self) -> bool:
         if self.stop.requested:
             return False
-        return not self.train_model or any(trainer.should_still_train for trainer in self.trainers.values())
+        if not self.train_model or not self.trainers:  # without behaviours so far: they may appear later
+            return True
+        return any(trainer.should_still_train for trainer in self.trainers.values())
 
     @timed
-    def _reset_env(self, env_manager: EnvManager) -> None:
+    def reset(self, env_manager: EnvManager) -> None:
+        """Start the environments, and make the trainers of their behaviours; nothing is written.
+
+        :raises TrainerConfigError: a behaviour is not configured.
+        :raises UnityTrainerException: a behaviour asks for what networks cannot do, or a checkpoint does not fit.
+        """
         env_manager.reset(self.environment_parameters)
         self._add_behaviors(env_manager, env_manager.first_step_infos)
         configured = self.trainer_factory.trainer_config

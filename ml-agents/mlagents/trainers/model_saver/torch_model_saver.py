@@ -121,7 +121,7 @@ class TorchModelSaver(BaseModelSaver):
             self.policy.set_step(0)
             logger.info(f"Starting training from step 0, initialized from {path}.")
         else:
-            logger.info(f"Resuming training from step {self.policy.get_current_step()} of {path}.")
+            logger.info(f"Resuming from step {self.policy.get_current_step()} of {path}.")
 
     def copy_final_model(self, source_nn_path: str) -> None:
         """Copy the exported model beside the behaviour's folder, where users look for it."""
