@@ -7,6 +7,7 @@ from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tup
 
 from mlagents.trainers.action_info import ActionInfo
 from mlagents.trainers.agent_processor import AgentManager
+from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers
 from mlagents.trainers.policy import Policy
 from mlagents_envs.base_env import BehaviorName, BehaviorSpec, DecisionSteps, TerminalSteps
 from mlagents_envs.side_channel.stats_side_channel import EnvironmentStats
@@ -101,6 +102,16 @@ class EnvManager(ABC):
                 decision = step_info.brain_name_to_action_info.get(name) or ActionInfo.empty()
                 with hierarchical_timer("add_experiences"):
                     manager.add_experiences(decision_steps, terminal_steps, step_info.worker_id, decision)
-                if step_info.environment_stats:
-                    manager.record_environment_stats(step_info.environment_stats, step_info.worker_id)
+            if step_info.environment_stats:
+                self._record_environment_stats(step_info)
         return len(new_step_infos)
+
+    def _record_environment_stats(self, step_info: EnvironmentStep) -> None:
+        """Report what the environment measured to each behaviour, and once where several teams share its statistics."""
+        managers = {
+            BehaviorIdentifiers.from_name_behavior_id(name).brain_name: self.agent_managers[name]
+            for name in step_info.name_behavior_ids
+            if name in self.agent_managers
+        }
+        for manager in managers.values():
+            manager.record_environment_stats(step_info.environment_stats, step_info.worker_id)

@@ -48,7 +48,7 @@ class TrainerController:
 
         `reset` comes first.
         """
-        if not self._goes_on():
+        if not self.stop.requested and not self._goes_on():
             steps = ", ".join(f"{name} {trainer.get_step}" for name, trainer in self.trainers.items())
             logger.warning(f"There is nothing left to train: max_steps is reached (steps so far: {steps}).")
         try:

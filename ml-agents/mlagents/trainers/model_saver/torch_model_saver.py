@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import shutil
 from typing import Any, Dict, List, Optional, Tuple, Union
 
@@ -103,6 +102,8 @@ class TorchModelSaver(BaseModelSaver):
             self._load(self.initialize_path, reset_steps=True)
 
     def _load(self, path: str, reset_steps: bool) -> None:
+        if os.path.isdir(path):
+            path = os.path.join(path, DEFAULT_CHECKPOINT_NAME)
         state = _read_state(path)
         differences = _differences(self.modules, state)
         if differences:
@@ -136,8 +137,8 @@ def _read_state(path: str) -> Dict[str, Any]:
         state = torch.load(path, map_location=default_device(), weights_only=True)
     except FileNotFoundError:
         raise UnityTrainerException(f"There is no checkpoint at {path}.") from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).split("\n")[0]
+    except Exception as error:  # on a damaged file torch raises almost anything
+        reason = str(error).split("\n")[0] or type(error).__name__
         raise UnityTrainerException(f"{path} could not be read as a checkpoint: {reason}") from error
     if not isinstance(state, dict):
         raise UnityTrainerException(f"{path} is no checkpoint: it holds a {type(state).__name__}, not a dictionary.")
@@ -151,7 +152,9 @@ def _differences(modules: Dict[str, Any], state: Dict[str, Any]) -> List[str]:
     for name, module in modules.items():
         if name not in state:
             continue
-        if isinstance(module, torch.optim.Optimizer):
+        if not isinstance(state[name], dict):
+            lines.append(f"{name}: a {type(state[name]).__name__} in the file, not a dictionary")
+        elif isinstance(module, torch.optim.Optimizer):
             lines += _optimizer_differences(name, module, state[name])
         else:
             lines += _tensor_differences(name, module.state_dict(), state[name])
@@ -169,6 +172,8 @@ def _tensor_differences(name: str, here: Dict[str, Any], there: Dict[str, Any]) 
 
 def _optimizer_differences(name: str, optimizer: torch.optim.Optimizer, there: Dict[str, Any]) -> List[str]:
     """Compare what a torch optimizer keeps per parameter with the parameters it would be kept for."""
+    if not {"state", "param_groups"} <= there.keys():
+        return [f"{name}: in the file it is not the state of an optimizer"]
     groups_here = [len(group["params"]) for group in optimizer.param_groups]
     groups_there = [len(group["params"]) for group in there["param_groups"]]
     if groups_here != groups_there:

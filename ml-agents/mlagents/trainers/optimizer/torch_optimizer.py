@@ -11,7 +11,7 @@ from mlagents.trainers.buffer import AgentBuffer, AgentBufferField
 from mlagents.trainers.optimizer.optimizer import Optimizer
 from mlagents.trainers.policy.torch_policy import TorchPolicy
 from mlagents.trainers.settings import RewardSignalSettings, RewardSignalType, TrainerSettings
-from mlagents.trainers.torch_entities.array_inference import ArrayCritic
+from mlagents.trainers.torch_entities.array_inference import ArrayCache, ArrayCritic
 from mlagents.trainers.torch_entities.components.reward_providers.reward_provider_factory import (
     create_reward_provider,
 )
@@ -38,7 +38,7 @@ class TorchOptimizer(Optimizer):
         self.global_step = torch.tensor(0)
         self.bc_module: Optional[Any] = None
         self.critic_memory_dict: Dict[str, torch.Tensor] = {}
-        self._array_critic: Optional[ArrayCritic] = None
+        self._array_critic = ArrayCache(ArrayCritic)
         self.create_reward_signals(trainer_settings.reward_signals)
 
     @property
@@ -96,10 +96,9 @@ class TorchOptimizer(Optimizer):
 
     def _values(self, obs: List[np.ndarray]) -> Dict[str, np.ndarray]:
         """Return the critic's values (B,) of consecutive observations (B, *shape), by signal."""
-        if self._array_critic is None or not self._array_critic.is_current(self.critic):
-            self._array_critic = ArrayCritic.of(self.critic)
-        if self._array_critic is not None:
-            return self._array_critic.values(obs)
+        arrays = self._array_critic.get(self.critic)
+        if arrays is not None:
+            return arrays.values(obs)
         tensors = [ModelUtils.list_to_tensor(values) for values in obs]
         with torch.no_grad():
             values, _ = self.critic.critic_pass(tensors, memories=None, sequence_length=len(obs[0]))

@@ -10,7 +10,7 @@ from mlagents.torch_utils import default_device, torch
 from mlagents.trainers.action_info import ActionInfo
 from mlagents.trainers.policy.policy import Policy
 from mlagents.trainers.settings import NetworkSettings
-from mlagents.trainers.torch_entities.array_inference import ArrayActor
+from mlagents.trainers.torch_entities.array_inference import ArrayActor, ArrayCache
 from mlagents.trainers.torch_entities.networks import GlobalSteps
 from mlagents.trainers.torch_entities.utils import ModelUtils
 from mlagents_envs.base_env import BehaviorSpec, DecisionSteps
@@ -45,7 +45,7 @@ class TorchPolicy(Policy):
             **actor_kwargs,
         )
         self.actor.to(default_device())
-        self._array_actor: Optional[ArrayActor] = None
+        self._array_actor = ArrayCache(ArrayActor)
 
     @property
     def export_memory_size(self) -> int:
@@ -70,16 +70,15 @@ class TorchPolicy(Policy):
             NumPy, and ``action``, the actions to learn from.
         """
         allowed = self._allowed_choices(decision_requests)
-        if self._array_actor is None or not self._array_actor.is_current(self.actor):
-            self._array_actor = ArrayActor.of(self.actor)
-        if self._array_actor is not None:
-            return self._array_actor.act(decision_requests.obs, allowed)._asdict()
+        arrays = self._array_actor.get(self.actor)
+        if arrays is not None:
+            return arrays.act(decision_requests.obs, allowed)._asdict()
         return self._evaluate_in_torch(decision_requests, allowed)
 
     def _evaluate_in_torch(self, decision_requests: DecisionSteps, allowed: Optional[np.ndarray]) -> Dict[str, Any]:
         """Run the actor's own method, under `no_grad`: a plug-in's actor may keep tensors until the next update."""
         device = default_device()
-        obs = [torch.as_tensor(values, device=device) for values in decision_requests.obs]
+        obs = [ModelUtils.list_to_tensor(values) for values in decision_requests.obs]
         masks = None
         branches = self.behavior_spec.action_spec.discrete_branches
         if branches:

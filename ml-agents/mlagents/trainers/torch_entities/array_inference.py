@@ -12,7 +12,8 @@ Axis letters: B rows, C continuous actions, D branches.
 from __future__ import annotations
 
 import math
-from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple, Type, TypeVar
+import re
+from typing import Any, Dict, Generic, List, NamedTuple, Optional, Sequence, Tuple, Type, TypeVar
 
 import numpy as np
 
@@ -38,12 +39,31 @@ from mlagents.trainers.torch_entities.networks import (
 from mlagents.trainers.trajectory import LogProbsTuple
 from mlagents_envs.base_env import ActionTuple
 
-_KNOWN_MODULES = (
-    *(SimpleActor, SharedActorCritic, ValueNetwork),
-    *(NetworkBody, ObservationEncoder, VectorInput, Normalizer, LinearEncoder, Swish),
-    *(ActionModel, GaussianDistribution, MultiCategoricalDistribution, ValueHeads),
-    *(nn.Linear, nn.Sequential, nn.ModuleList, nn.ModuleDict),
-)
+_LAYOUT: Dict[str, type] = {
+    r"network_body": NetworkBody,
+    r"network_body\.observation_encoder": ObservationEncoder,
+    r"network_body\.observation_encoder\.processors": nn.ModuleList,
+    r"network_body\.observation_encoder\.processors\.\d+": VectorInput,
+    r"network_body\.observation_encoder\.processors\.\d+\.normalizer": Normalizer,
+    r"network_body\._body_endoder": LinearEncoder,
+    r"network_body\._body_endoder\.seq_layers": nn.Sequential,
+    r"network_body\._body_endoder\.seq_layers\.\d*[02468]": nn.Linear,
+    r"network_body\._body_endoder\.seq_layers\.\d*[13579]": Swish,
+    r"action_model": ActionModel,
+    r"action_model\._continuous_distribution": GaussianDistribution,
+    r"action_model\._continuous_distribution\.mu": nn.Linear,
+    r"action_model\._discrete_distribution": MultiCategoricalDistribution,
+    r"action_model\._discrete_distribution\.branches": nn.ModuleList,
+    r"action_model\._discrete_distribution\.branches\.\d+": nn.Linear,
+    r"value_heads": ValueHeads,
+    r"value_heads\.value_heads": nn.ModuleDict,
+    r"value_heads\.value_heads\.[^.]+": nn.Linear,
+}
+"""Which module stands where in the networks that are evaluated here; the names are those of `named_modules`."""
+_PLACES = re.compile("|".join(f"({place})" for place in _LAYOUT))
+_TYPES = list(_LAYOUT.values())
+_EVALUATING_METHODS = frozenset({"forward", "get_action_and_stats", "critic_pass"})
+"""What is not to be replaced on a single module."""
 
 _Self = TypeVar("_Self", bound="_ArrayNetwork")
 
@@ -56,12 +76,11 @@ class _ArrayNetwork:
 
     def __init__(self, network: nn.Module):
         self._network = network
-        self._links = [
-            (container, key, part)
-            for module in network.modules()
-            for container in (module._modules, module._parameters, module._buffers)
-            for key, part in container.items()
-        ]
+        modules = list(network.modules())
+        parts = [held for module in modules for held in (module._modules, module._parameters, module._buffers)]
+        hooks = [held for module in modules for held in (module._forward_hooks, module._forward_pre_hooks)]
+        self._links = [(container, key, part) for container in parts for key, part in container.items()]
+        self._containers: List[Any] = [*parts, *hooks]  # without an entry beside the links
         tensors = {id(part): part for _, _, part in self._links if isinstance(part, torch.Tensor)}
         self._pointers = [(tensor, tensor.data_ptr()) for tensor in tensors.values()]
 
@@ -71,18 +90,21 @@ class _ArrayNetwork:
         return cls(network) if isinstance(network, nn.Module) and cls._fits(network) else None
 
     @classmethod
-    def _fits(cls, network: nn.Module) -> bool:
-        modules = list(network.modules())
+    def _fits(cls, network: Any) -> bool:
         return (
-            all(type(module) in _KNOWN_MODULES for module in modules)
-            and not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+            all(_is_as_made(name, module) for name, module in network.named_modules())
+            and len(network.network_body._body_endoder.seq_layers) % 2 == 0
             and all(tensor.device.type == "cpu" for tensor in network.state_dict().values())
         )
 
     def is_current(self, network: Any) -> bool:
-        """Return whether this still is `network`: nothing in it was exchanged or moved since. Costs microseconds."""
+        """Return whether this still is `network`: nothing in it was exchanged, moved or added since.
+
+        Costs microseconds.
+        """
         return (
             network is self._network
+            and sum(map(len, self._containers)) == len(self._links)
             and all(container.get(key) is part for container, key, part in self._links)
             and all(tensor.data_ptr() == pointer for tensor, pointer in self._pointers)
         )
@@ -92,7 +114,7 @@ class _ArrayBody:
     """A `NetworkBody`: from observations (B, size) each to features (B, h_size)."""
 
     def __init__(self, body: NetworkBody):
-        self._statistics = [_statistics(processor) for processor in body.processors]
+        self._statistics = [_statistics(processor) for processor in body.observation_encoder.processors]
         self._layers = [_linear(layer) for layer in body._body_endoder.seq_layers if isinstance(layer, nn.Linear)]
 
     def __call__(self, obs: Sequence[np.ndarray]) -> np.ndarray:
@@ -126,7 +148,7 @@ class ArrayActor(_ArrayNetwork):
         super().__init__(network)
         model: ActionModel = network.action_model
         self._body = _ArrayBody(network.network_body)
-        self._deterministic = model._deterministic
+        self._model = model  # for its plain attributes, which may be set at any time
         self._gaussian: Optional[Tuple[np.ndarray, np.ndarray, np.ndarray]] = None
         if model._continuous_distribution is not None:
             log_sigma = model._continuous_distribution.log_sigma
@@ -136,8 +158,8 @@ class ArrayActor(_ArrayNetwork):
         self._branches = [_linear(branch) for branch in branches]
 
     @classmethod
-    def _fits(cls, network: nn.Module) -> bool:
-        if not isinstance(network, SimpleActor) or not super()._fits(network):
+    def _fits(cls, network: Any) -> bool:
+        if type(network) not in (SimpleActor, SharedActorCritic) or not super()._fits(network):
             return False
         gaussian = network.action_model._continuous_distribution
         return gaussian is None or not (gaussian.conditional_sigma or gaussian.tanh_squash)
@@ -156,7 +178,7 @@ class ArrayActor(_ArrayNetwork):
             continuous, log_densities, of_continuous = self._draw_continuous(features)
             entropy += of_continuous
             action.add_continuous(continuous)
-            env_action.add_continuous(np.clip(continuous, -3.0, 3.0) / 3.0)
+            env_action.add_continuous(np.clip(continuous, -3.0, 3.0) / 3.0 if self._model.clip_action else continuous)
             log_probs.add_continuous(log_densities)
         if self._branches:
             chosen, log_chosen, of_branches = self._draw_discrete(features, allowed)
@@ -175,7 +197,7 @@ class ArrayActor(_ArrayNetwork):
         std = np.exp(log_sigma)
         variance = std * std
         actions = mean
-        if not self._deterministic:
+        if not self._model._deterministic:
             actions = mean + std * np.random.standard_normal(mean.shape).astype(np.float32)
         log_peak = -LOG_SQRT_2_PI - np.log(std + EPSILON)
         log_densities = log_peak - (actions - mean) ** 2 / (2.0 * variance + EPSILON)
@@ -201,7 +223,7 @@ class ArrayActor(_ArrayNetwork):
             probs /= probs.sum(axis=1, keepdims=True)
             log_probs = np.log(probs + EPSILON)
             # As `CategoricalDistInstance` does it: the first of exponential clocks that tick at rates `probs`.
-            rates = probs if self._deterministic else probs / np.random.standard_exponential(probs.shape)
+            rates = probs if self._model._deterministic else probs / np.random.standard_exponential(probs.shape)
             chosen[:, index] = rates.argmax(axis=1)
             log_chosen[:, index] = np.take_along_axis(log_probs, chosen[:, index, None], axis=1)[:, 0]
             entropy -= (probs * log_probs).sum(axis=1)
@@ -217,8 +239,12 @@ class ArrayCritic(_ArrayNetwork):
         self._heads = {name: _linear(head) for name, head in network.value_heads.value_heads.items()}
 
     @classmethod
-    def _fits(cls, network: nn.Module) -> bool:
-        return isinstance(network, (ValueNetwork, SharedActorCritic)) and super()._fits(network)
+    def _fits(cls, network: Any) -> bool:
+        return (
+            type(network) in (ValueNetwork, SharedActorCritic)
+            and super()._fits(network)
+            and all(head.out_features == 1 for head in network.value_heads.value_heads.values())
+        )
 
     def values(self, obs: Sequence[np.ndarray]) -> Dict[str, np.ndarray]:
         """Return the values (B,) of each reward stream.
@@ -228,6 +254,38 @@ class ArrayCritic(_ArrayNetwork):
         with np.errstate(over="ignore"):
             features = self._body(obs)
         return {name: (features @ weight + bias)[:, 0] for name, (weight, bias) in self._heads.items()}
+
+
+class ArrayCache(Generic[_Self]):
+    """The arrays of a network that may be exchanged at any time.
+
+    :param kind: `ArrayActor` or `ArrayCritic`.
+    """
+
+    def __init__(self, kind: Type[_Self]):
+        self._kind = kind
+        self._arrays: Optional[_Self] = None
+        self._refused: Any = None
+
+    def get(self, network: Any) -> Optional[_Self]:
+        """Return the network as arrays, or None where torch has to evaluate it; what was refused once stays so."""
+        if network is self._refused:
+            return None
+        if self._arrays is None or not self._arrays.is_current(network):
+            self._arrays = self._kind.of(network)
+            self._refused = network if self._arrays is None else None
+        return self._arrays
+
+
+def _is_as_made(name: str, module: nn.Module) -> bool:
+    """Return whether the module called `name` is what stands there in our networks, and does what its class says."""
+    place = _PLACES.fullmatch(name)
+    return (
+        (not name or (place is not None and type(module) is _TYPES[(place.lastindex or 0) - 1]))
+        and not (module._forward_hooks or module._forward_pre_hooks)
+        and _EVALUATING_METHODS.isdisjoint(vars(module))
+        and not (isinstance(module, nn.Linear) and module.bias is None)
+    )
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

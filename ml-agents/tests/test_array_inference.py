@@ -1,0 +1,287 @@
+"""Acting and values in NumPy against the torch modules, which define them."""
+
+import copy
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from mlagents.trainers.settings import NetworkSettings
+from mlagents.trainers.torch_entities.agent_action import AgentAction
+from mlagents.trainers.torch_entities.array_inference import ArrayActor, ArrayCritic
+from mlagents.trainers.torch_entities.encoders import Normalizer
+from mlagents.trainers.torch_entities.networks import (
+    SharedActorCritic,
+    SimpleActor,
+    ValueNetwork,
+)
+from mlagents_envs.base_env import ActionSpec, vector_observation
+
+GOLDEN = Path(__file__).parent / "data" / "golden"
+SPECS = [vector_observation(4, "position"), vector_observation(3, "speed")]
+HYBRID = ActionSpec(2, (3, 2))
+STREAMS = ["extrinsic", "curiosity"]
+
+
+def close(ours, theirs):
+    theirs = theirs.detach().numpy() if isinstance(theirs, torch.Tensor) else theirs
+    assert ours.shape == theirs.shape
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def normalizers(network):
+    return [module for module in network.modules() if isinstance(module, Normalizer)]
+
+
+def stir(network, seed=1, scale=0.1):
+    """Move all weights and statistics off their initial values, so that every one of them counts."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
+    for normalizer in normalizers(network):
+        size = len(normalizer.running_mean)
+        normalizer.update(0.5 + 2.0 * torch.randn(7, size, generator=generator))
+    return network
+
+
+def make_actor(**changes):
+    torch.manual_seed(0)
+    settings = NetworkSettings(**{"hidden_units": 16, "normalize": True, **changes})
+    return stir(SimpleActor(SPECS, settings, HYBRID))
+
+
+def make_shared(**changes):
+    torch.manual_seed(0)
+    settings = NetworkSettings(**{"hidden_units": 16, "normalize": True, **changes})
+    return stir(SharedActorCritic(SPECS, settings, HYBRID, STREAMS))
+
+
+def make_critic(**changes):
+    torch.manual_seed(0)
+    return stir(ValueNetwork(STREAMS, SPECS, NetworkSettings(**{"hidden_units": 16, "normalize": True, **changes})))
+
+
+def observations(rows=6, specs=SPECS, seed=2, scale=1.0):
+    rng = np.random.default_rng(seed)
+    return [(scale * rng.standard_normal((rows, *spec.shape))).astype(np.float32) for spec in specs]
+
+
+def tensors(obs):
+    return [torch.from_numpy(values) for values in obs]
+
+
+def random_masks(rows, action_spec, seed):
+    """Return 1 = allowed, 0 = forbidden, with at least one choice allowed in every branch."""
+    rng = np.random.default_rng(seed)
+    masks = []
+    for size in action_spec.discrete_branches:
+        mask = (rng.random((rows, size)) < 0.6).astype(np.float32)
+        mask[np.arange(rows), rng.integers(size, size=rows)] = 1.0
+        masks.append(mask)
+    return np.concatenate(masks, axis=1) if masks else None
+
+
+def act_in_torch(actor, obs, allowed=None):
+    with torch.no_grad():
+        action, run_out, _ = actor.get_action_and_stats(
+            tensors(obs), masks=None if allowed is None else torch.from_numpy(allowed)
+        )
+    return action.to_action_tuple(), run_out
+
+
+def assert_acts_like_torch(actor, obs, allowed=None):
+    """Compare probabilities of what the arrays chose, or, where nothing is left to chance, the choices themselves."""
+    decision = ArrayActor.of(actor).act(obs, allowed)
+    action = decision.action
+    assert action.continuous.dtype == np.float32
+    assert action.discrete.dtype == np.int32
+    given_action = AgentAction(
+        torch.from_numpy(action.continuous) if actor.action_spec.continuous_size else None,
+        [torch.from_numpy(column).long() for column in action.discrete.T] or None,
+    )
+    masks = None if allowed is None else torch.from_numpy(allowed)
+    stats = actor.get_stats(tensors(obs), given_action, masks=masks)
+    log_probs = stats["log_probs"].to_log_probs_tuple()
+    close(decision.log_probs.continuous, log_probs.continuous)
+    close(decision.log_probs.discrete, log_probs.discrete)
+    close(decision.entropy, stats["entropy"])
+    close(decision.env_action.continuous, np.clip(action.continuous, -3, 3) / 3)
+    np.testing.assert_array_equal(decision.env_action.discrete, action.discrete)
+    if actor.action_model._deterministic:
+        best, run_out = act_in_torch(actor, obs, allowed)
+        close(action.continuous, best.continuous)
+        close(decision.env_action.continuous, run_out["env_action"].continuous)
+        np.testing.assert_array_equal(action.discrete, best.discrete)
+
+
+def assert_values_like_torch(critic, obs):
+    values = ArrayCritic.of(critic).values(obs)
+    with torch.no_grad():
+        expected, _ = critic.critic_pass(tensors(obs))
+    assert list(values) == list(expected)
+    for name, value in values.items():
+        close(value, expected[name])
+
+
+network_shapes = st.fixed_dictionaries(
+    {
+        "normalize": st.booleans(),
+        "hidden_units": st.sampled_from([1, 5, 16, 33]),
+        "num_layers": st.integers(1, 3),
+        "deterministic": st.booleans(),
+    }
+)
+observation_specs = st.lists(st.integers(1, 9), min_size=1, max_size=3).map(
+    lambda sizes: [vector_observation(size, f"obs{index}") for index, size in enumerate(sizes)]
+)
+action_specs = st.builds(ActionSpec, st.integers(0, 3), st.lists(st.integers(1, 4), max_size=3).map(tuple)).filter(
+    lambda spec: spec.continuous_size + spec.discrete_size > 0
+)
+
+
+@given(
+    network_shapes,
+    observation_specs,
+    action_specs,
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 5),
+    st.integers(0, 999),
+)
+@hypothesis_settings(max_examples=150, deadline=None, derandomize=True)
+def test_any_network_acts_and_estimates_as_in_torch(shape, specs, action_spec, masked, shared, rows, seed):
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    settings = NetworkSettings(**shape)
+    streams = STREAMS[: 1 + seed % 2]
+    if shared:
+        actor = critic = stir(SharedActorCritic(specs, settings, action_spec, streams), seed)
+    else:
+        actor = stir(SimpleActor(specs, settings, action_spec), seed)
+        critic = stir(ValueNetwork(streams, specs, settings), seed + 1)
+    obs = observations(rows, specs, seed)
+    assert_acts_like_torch(actor, obs, random_masks(rows, action_spec, seed) if masked else None)
+    assert_values_like_torch(critic, obs)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("value", [1e4, -1e4, 0.0])
+def test_extreme_observations_give_no_warnings(value, normalize):
+    actor = make_shared(normalize=normalize, deterministic=True)
+    obs = [np.full((3, *spec.shape), value, dtype=np.float32) for spec in SPECS]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        decision = ArrayActor.of(actor).act(obs, np.ones((3, 5), dtype=np.float32))
+        values = ArrayCritic.of(actor).values(obs)
+    best, run_out = act_in_torch(actor, obs, np.ones((3, 5), dtype=np.float32))
+    np.testing.assert_allclose(decision.action.continuous, best.continuous, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(decision.action.discrete, best.discrete)
+    np.testing.assert_allclose(decision.entropy, run_out["entropy"], rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        expected, _ = actor.critic_pass(tensors(obs))
+    for name in STREAMS:
+        np.testing.assert_allclose(values[name], expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_branch_with_nothing_allowed_is_uniform_as_in_torch():
+    allowed = np.tile(np.array([0, 0, 0, 1, 0], dtype=np.float32), (6, 1))
+    actor = make_actor()
+    assert_acts_like_torch(actor, observations(), allowed)
+    decision = ArrayActor.of(actor).act(observations(), allowed)
+    np.testing.assert_allclose(decision.log_probs.discrete[:, 0], np.log(1 / 3), rtol=1e-5)
+
+
+def test_continuous_samples_have_the_mean_and_spread_of_the_distribution():
+    np.random.seed(1)
+    actor, n = make_actor(), 40_000
+    obs = [np.repeat(values[:1], n, axis=0) for values in observations()]
+    drawn = ArrayActor.of(actor).act(obs, None).action.continuous
+    encoding, _ = actor.network_body([values[:1] for values in tensors(obs)])
+    dist = actor.action_model._get_dists(encoding, None).continuous
+    std = dist.std[0].detach().numpy()
+    np.testing.assert_array_less(np.abs(drawn.mean(axis=0) - dist.mean[0].detach().numpy()), 5 * std / np.sqrt(n))
+    np.testing.assert_allclose(drawn.std(axis=0), std, rtol=0.02)
+    assert abs(np.corrcoef(drawn.T)[0, 1]) < 5 / np.sqrt(n)
+
+
+def test_choices_come_as_often_as_they_are_probable_and_forbidden_ones_never():
+    np.random.seed(1)
+    actor, n = make_actor(), 40_000
+    obs = [np.repeat(values[:1], n, axis=0) for values in observations()]
+    allowed = np.tile(np.array([1, 0, 1, 1, 1], dtype=np.float32), (n, 1))
+    drawn = ArrayActor.of(actor).act(obs, allowed).action.discrete
+    encoding, _ = actor.network_body([values[:1] for values in tensors(obs)])
+    dists = actor.action_model._get_dists(encoding, torch.from_numpy(allowed[:1])).discrete
+    probs = [dist.probs[0].detach().numpy() for dist in dists]
+    for branch, expected in enumerate(probs):
+        frequencies = np.bincount(drawn[:, branch], minlength=len(expected)) / n
+        assert np.all(np.abs(frequencies - expected) <= 5 * np.sqrt(expected * (1 - expected) / n))
+    assert 0.1 < probs[0][0] < 0.9
+    assert not (drawn[:, 0] == 1).any()
+    together = np.mean((drawn[:, 0] == 0) & (drawn[:, 1] == 0))
+    assert together == pytest.approx(probs[0][0] * probs[1][0], abs=5 * 0.5 / np.sqrt(n))  # branches are independent
+
+
+def test_the_seed_decides_what_is_drawn():
+    actor, obs = ArrayActor.of(make_actor()), observations()
+    drawn = []
+    for seed in (1, 1, 2):
+        np.random.seed(seed)
+        drawn.append(actor.act(obs, None).action)
+    np.testing.assert_array_equal(drawn[0].continuous, drawn[1].continuous)
+    np.testing.assert_array_equal(drawn[0].discrete, drawn[1].discrete)
+    assert not np.array_equal(drawn[0].continuous, drawn[2].continuous)
+
+
+def test_observations_are_left_as_they_were():
+    network, obs = make_shared(normalize=False), observations()
+    before = copy.deepcopy(obs)
+    ArrayActor.of(network).act(obs, np.ones((6, 5), dtype=np.float32))
+    ArrayCritic.of(network).values(obs)
+    for values, expected in zip(obs, before):
+        np.testing.assert_array_equal(values, expected)
+
+
+GOLDEN_CASES = {
+    "ppo_vector": (ActionSpec(2, ()), ["extrinsic"], True, False),
+    "ppo_shared_discrete": (ActionSpec(0, (3, 2)), ["extrinsic"], False, True),
+    "ppo_curiosity_rnd": (ActionSpec(2, (3,)), ["extrinsic", "curiosity", "rnd"], False, False),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN_CASES)
+def test_golden_figures(name):
+    """What ML-Agents 1.1.0 computed from these weights."""
+    action_spec, streams, normalize, shared = GOLDEN_CASES[name]
+    arrays = dict(np.load(GOLDEN / f"{name}.npz", allow_pickle=False))
+    settings = NetworkSettings(hidden_units=32, normalize=normalize, deterministic=True)
+    specs = [vector_observation(8, "obs")]
+
+    def load(network, module):
+        prefix = f"state/{module}/"
+        state = {k[len(prefix) :]: torch.from_numpy(v) for k, v in arrays.items() if k.startswith(prefix)}
+        network.load_state_dict(state)
+        return network
+
+    actor = SharedActorCritic(specs, settings, action_spec, streams) if shared else None
+    actor = load(actor or SimpleActor(specs, settings, action_spec), "Policy")
+    critic = actor if shared else load(ValueNetwork(streams, specs, settings), "Optimizer:critic")
+    obs = [arrays["in/obs_0"]]
+    decision = ArrayActor.of(actor).act(obs, arrays.get("in/action_mask"))
+    close(decision.entropy, arrays["out/entropy"])
+    if action_spec.continuous_size:
+        close(decision.action.continuous, arrays["out/deterministic_continuous"])
+        close(decision.env_action.continuous, arrays["out/deterministic_continuous_env"])
+    if action_spec.discrete_size:
+        np.testing.assert_array_equal(decision.action.discrete, arrays["out/deterministic_discrete"])
+    values = ArrayCritic.of(critic).values(obs)
+    assert list(values) == streams
+    for stream in streams:
+        close(values[stream], arrays[f"out/value/{stream}"])
