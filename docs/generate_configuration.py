@@ -47,8 +47,8 @@ default values.
 """
 
 SAMPLER_INTRODUCTION = """\
-How the environment draws the values of a parameter: `sampler_type`, one of {types},
-and `sampler_parameters`, whose keys depend on the type.
+How the environment draws the values of a parameter: `sampler_type`, one of
+{types}, and `sampler_parameters`, whose keys depend on the type.
 """
 
 TYPE_NAMES = {bool: "`true` or `false`", int: "whole number", float: "number", str: "text"}
