@@ -131,8 +131,7 @@ def a_file_that_is_not_utf8(tmp_path):
 
 
 def a_run_that_exists(tmp_path):
-    (tmp_path / "results" / "run").mkdir(parents=True)
-    (tmp_path / "results" / "run" / "configuration.yaml").write_text(CONFIG)
+    (tmp_path / "results" / "run" / "Basic").mkdir(parents=True)
     return ["config.yaml", *RUN]
 
 
@@ -261,6 +260,7 @@ def test_an_observation_that_networks_cannot_take(run_learn, tmp_path):
     (tmp_path / "config.yaml").write_text(CONFIG)
     result = run_learn("config.yaml", "--env", "module:image_env:Env", "--run-id", "run")
     assert_one_message(result, ["Camera", "(3, 8, 8)"])
+    assert list((tmp_path / "results" / "run").iterdir()) == []
 
 
 def assert_one_message(result, parts):

@@ -103,6 +103,8 @@ def test_the_same_seed_gives_the_same_checkpoint_and_another_seed_another(
         load(tmp_path / "results" / run_id / "Basic" / "checkpoint.pt") for run_id in ("one", "two", "other")
     )
     assert_equal_checkpoints(one, two)
+    files = [tmp_path / "results" / run_id / "Basic" / "checkpoint.pt" for run_id in ("one", "two")]
+    assert files[0].read_bytes() == files[1].read_bytes()
     weight = "network_body._body_endoder.seq_layers.0.weight"
     assert not torch.equal(one["Policy"][weight], other["Policy"][weight])
 
@@ -176,10 +178,32 @@ def test_checkpoints_come_at_their_interval_and_only_so_many_are_kept(run_learn,
     assert len(list(folder.glob("Basic-*.onnx"))) == 2
 
 
-def test_force_starts_anew_and_leaves_no_old_curve(run_learn, basic_config, tmp_path):
-    for arguments in ([], ["--force"]):
-        assert run_learn(basic_config(), "--env", "Basic", "--run-id", "run", "--seed", 3, *arguments)[0] == 0
-    assert len(list((tmp_path / "results" / "run" / "Basic").glob("events.out.tfevents.*"))) == 1
+def test_force_starts_anew_and_moves_the_old_run_aside(run_learn, basic_config, tmp_path):
+    results = tmp_path / "results"
+    for seed in range(5):
+        arguments = ["--env", "Basic", "--run-id", "run", "--seed", seed, "--force"]
+        assert run_learn(basic_config(max_steps=100 + seed), *arguments)[0] == 0
+    assert len(list((results / "run" / "Basic").glob("events.out.tfevents.*"))) == 1
+    kept = [yaml.safe_load((run / "configuration.yaml").read_text()) for run in (results / ".trash").iterdir()]
+    assert sorted(configuration["env_settings"]["seed"] for configuration in kept) == [1, 2, 3]
+
+
+def test_a_forced_run_that_fails_at_once_leaves_the_old_one_where_it_is(run_learn, basic_config, tmp_path):
+    run_learn(basic_config(), "--env", "Basic", "--run-id", "run", "--seed", 3)
+    run = tmp_path / "results" / "run"
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    wider = basic_config(network_settings={"hidden_units": 32}, init_path=str(run / "Basic" / "checkpoint.pt"))
+    assert run_learn(wider, "--env", "Basic", "--run-id", "run", "--force")[0] == 1
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_the_configuration_of_a_resumed_run_starts_a_run_of_its_own(run_learn, basic_config, tmp_path):
+    run_learn(basic_config(), "--env", "Basic", "--run-id", "run", "--seed", 3)
+    assert run_learn(basic_config(max_steps=400), "--env", "Basic", "--run-id", "run", "--resume")[0] == 0
+    written = tmp_path / "results" / "run" / "configuration.yaml"
+    code, out, err = run_learn(written, "--run-id", "fresh")
+    assert code == 0, err
+    assert "Resuming" not in out
 
 
 def test_environment_parameters_reach_the_environment(run_learn, tmp_path, monkeypatch):

@@ -98,7 +98,7 @@ def run_training(run_seed: int, options: RunOptions, num_areas: int) -> None:
             )
             controller.reset(env_manager)
             if learns:
-                run.write_configuration(_with_seed(options, run_seed))
+                run.begin(_to_repeat(options, run_seed))
             try:
                 controller.start_learning(env_manager)
             finally:
@@ -120,9 +120,16 @@ def _seed_everything(run_seed: int) -> None:
     torch.manual_seed(run_seed)
 
 
-def _with_seed(options: RunOptions, run_seed: int) -> RunOptions:
-    """Return the options with the seed that was drawn, so that the run can be repeated from its configuration."""
-    return attr.evolve(options, env_settings=attr.evolve(options.env_settings, seed=run_seed))
+def _to_repeat(options: RunOptions, run_seed: int) -> RunOptions:
+    """Return the options as the run's configuration keeps them: for other runs to be like this one.
+
+    With the seed that was drawn, and without what was meant for one time only.
+    """
+    return attr.evolve(
+        options,
+        env_settings=attr.evolve(options.env_settings, seed=run_seed),
+        checkpoint_settings=attr.evolve(options.checkpoint_settings, resume=False, load_model=False, force=False),
+    )
 
 
 def _make_env_manager(source: EnvSource, options: RunOptions, run_seed: int, num_areas: int) -> SimpleEnvManager:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
@@ -25,6 +27,10 @@ from mlagents_envs.spelling import did_you_mean
 logger = get_logger(__name__)
 
 STATUS_FORMAT_VERSION = "0.3.0"
+NOT_A_BEHAVIOR = ("run_logs", "inference")
+"""Folders of a run that are not a behaviour's."""
+TRASH = ".trash"
+KEPT_IN_TRASH = 3
 
 
 class RunDirectory:
@@ -41,7 +47,8 @@ class RunDirectory:
     @property
     def loads_own_state(self) -> bool:
         """Whether the run goes on from its own newest state: it resumes, or plays what it has learned."""
-        return self.settings.resume or (self.settings.inference and self.settings.initialize_from is None)
+        settings = self.settings
+        return settings.resume or settings.load_model or (settings.inference and settings.initialize_from is None)
 
     def check(self) -> None:
         """Check that what the settings ask for can be done, before anything is touched.
@@ -53,7 +60,7 @@ class RunDirectory:
         if self.loads_own_state:
             if not self.path.is_dir():
                 raise UnityTrainerException(self._no_such_run(settings.run_id, "resume" if settings.resume else "play"))
-        elif not settings.inference and not settings.force and self._holds_something():
+        elif not settings.inference and not settings.force and self._holds_a_run():
             raise UnityTrainerException(
                 f"There is a run {settings.run_id!r} already, in {self.path}. Go on with it by --resume, replace it by "
                 f"--force, or choose another --run-id."
@@ -64,13 +71,17 @@ class RunDirectory:
         if not settings.inference:
             self._check_writable()
 
-    def _holds_something(self) -> bool:
-        """Return whether there is a run; a folder left empty by an attempt that failed at once is none."""
-        return self.path.is_dir() and any(self.path.iterdir())
+    def _holds_a_run(self) -> bool:
+        """Return whether a behaviour was trained here; an attempt that failed before leaves no folder of one."""
+        if not self.path.is_dir():
+            return self.path.exists()
+        return any(entry.is_dir() and entry.name not in NOT_A_BEHAVIOR for entry in self.path.iterdir())
 
     def _no_such_run(self, run_id: str, verb: str) -> str:
         results = self.path.parent if self.path.parent != Path() else Path(".")
-        runs = sorted(entry.name for entry in results.iterdir() if entry.is_dir()) if results.is_dir() else []
+        runs = []
+        if results.is_dir():
+            runs = sorted(entry.name for entry in results.iterdir() if entry.is_dir() and entry.name != TRASH)
         there = f"Runs in {results}: {', '.join(runs)}." if runs else f"There are no runs in {results}."
         return f"There is no run {run_id!r} to {verb}.{did_you_mean(run_id, runs)} {there}"
 
@@ -99,8 +110,19 @@ class RunDirectory:
             return init_path
         return os.path.join(run_to_start_from, behavior_name, init_path)
 
-    def write_configuration(self, options: RunOptions) -> None:
-        """Write ``configuration.yaml``: everything the run was told, readable as its input again."""
+    def begin(self, options: RunOptions) -> None:
+        """Make room for the run, and write ``configuration.yaml``: what it was told, readable as input again.
+
+        A run that it replaces is moved aside into ``.trash`` beside it, where the newest three are kept.
+        """
+        if self._holds_a_run() and not self.loads_own_state:
+            trash = self.path.parent / TRASH
+            trash.mkdir(exist_ok=True)
+            aside = trash / f"{self.path.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 10**6:06}"
+            shutil.move(self.path, aside)
+            logger.info(f"The run that {self.path} held was moved to {aside}.")
+            for old in sorted(trash.iterdir(), key=lambda entry: entry.stat().st_ctime_ns)[:-KEPT_IN_TRASH]:
+                shutil.rmtree(old, ignore_errors=True)
         text = yaml.safe_dump(options.as_dict(), sort_keys=False)
         write_text_atomically(self.path / "configuration.yaml", text)
 

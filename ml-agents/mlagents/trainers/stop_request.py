@@ -41,4 +41,4 @@ class StopRequest:
     def _handle(self, number: int, frame: Optional[FrameType]) -> None:
         self.requested = True
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        logger.info("Stopping after this step; the model will be saved. Press Ctrl-C again to leave at once.")
+        logger.info("Stopping after this step. Press Ctrl-C again to leave at once.")

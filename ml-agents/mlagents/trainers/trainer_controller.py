@@ -8,6 +8,7 @@ from mlagents.trainers.agent_processor import AgentManager
 from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers
 from mlagents.trainers.env_manager import EnvironmentStep, EnvManager
 from mlagents.trainers.exception import TrainerConfigError
+from mlagents.trainers.stats import StatsPropertyType
 from mlagents.trainers.stop_request import StopRequest
 from mlagents.trainers.terminal import ProgressDisplay
 from mlagents.trainers.trainer import Trainer, TrainerFactory
@@ -51,6 +52,8 @@ class TrainerController:
         if not self.stop.requested and not self._goes_on():
             steps = ", ".join(f"{name} {trainer.get_step}" for name, trainer in self.trainers.items())
             logger.warning(f"There is nothing left to train: max_steps is reached (steps so far: {steps}).")
+        for trainer in self.trainers.values():
+            _report_settings(trainer)
         try:
             while self._goes_on():
                 self.advance(env_manager)
@@ -88,7 +91,8 @@ class TrainerController:
         """Step the environments once and let every trainer advance; return the number of steps."""
         with hierarchical_timer("env_step"):
             steps = env_manager.get_steps()
-            self._add_behaviors(env_manager, steps)
+            for trainer in self._add_behaviors(env_manager, steps):
+                _report_settings(trainer)
             n_steps = env_manager.process_steps(steps)
         for name, trainer in self.trainers.items():
             with hierarchical_timer("trainer_advance"):
@@ -98,12 +102,17 @@ class TrainerController:
             self.progress.update(name, trainer.get_step, trainer.get_max_steps, mean_return)
         return n_steps
 
-    def _add_behaviors(self, env_manager: EnvManager, steps: List[EnvironmentStep]) -> None:
-        """Give behaviours that appear for the first time a trainer, a policy and an agent manager."""
+    def _add_behaviors(self, env_manager: EnvManager, steps: List[EnvironmentStep]) -> List[Trainer]:
+        """Give behaviours that appear for the first time a trainer, a policy and an agent manager.
+
+        :returns: the new trainers.
+        """
+        known = set(self.trainers)
         for step in steps:
             for behavior_id in step.name_behavior_ids:
                 if behavior_id not in env_manager.policies:
                     self._add_behavior(env_manager, behavior_id)
+        return [trainer for name, trainer in self.trainers.items() if name not in known]
 
     def _add_behavior(self, env_manager: EnvManager, behavior_id: str) -> None:
         identifiers = BehaviorIdentifiers.from_name_behavior_id(behavior_id)
@@ -142,11 +151,16 @@ class TrainerController:
         if not self.train_model:
             return
         for name, trainer in self.trainers.items():
-            if after is not None and trainer.get_step == 0:
-                continue
+            if trainer.get_step == 0:
+                continue  # nothing was learned
             try:
                 trainer.save_model()
             except Exception as error:
                 if after is None:
                     raise
                 logger.error(f"The model of {name} could not be saved: {error}")
+
+
+def _report_settings(trainer: Trainer) -> None:
+    """Tell the writers of statistics, which may put it into the run's folder, how a behaviour is trained."""
+    trainer.stats_reporter.add_property(StatsPropertyType.HYPERPARAMETERS, trainer.trainer_settings.as_dict())

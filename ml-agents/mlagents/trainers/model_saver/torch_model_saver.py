@@ -58,8 +58,8 @@ class TorchModelSaver(BaseModelSaver):
         self._check_finite(behavior_name, state)
         checkpoint_path = os.path.join(self.model_path, f"{behavior_name}-{step}")
         state_path = f"{checkpoint_path}.pt"
-        with atomic_path(state_path) as temporary:
-            torch.save(state, temporary)
+        with atomic_path(state_path) as temporary, open(temporary, "wb") as file:
+            torch.save(state, file)  # given a path, torch would put the temporary name into the file
         with atomic_path(os.path.join(self.model_path, DEFAULT_CHECKPOINT_NAME)) as temporary:
             shutil.copyfile(state_path, temporary)
         self.export(checkpoint_path, behavior_name)

@@ -137,8 +137,8 @@ def create_encoder(request: EncoderRequest) -> Tuple[nn.Module, int]:
     if factory is None:
         raise UnityTrainerException(
             f"Observation '{spec.name}' of shape {spec.shape} has dimensions with the properties "
-            f"{_describe(spec.dimension_property)}; networks cannot take this kind of observation yet. "
-            f"They can take {', '.join(map(_describe, _factories))}."
+            f"{_describe(spec.dimension_property)}; networks cannot take this kind of observation yet, such as images "
+            f"or entities of variable number. They can take {', '.join(map(_describe, _factories))}, which are vectors."
         )
     return factory(request)
 

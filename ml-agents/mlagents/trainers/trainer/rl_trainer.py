@@ -17,7 +17,6 @@ from mlagents.trainers.model_saver.torch_model_saver import TorchModelSaver
 from mlagents.trainers.optimizer import Optimizer
 from mlagents.trainers.optimizer.torch_optimizer import TorchOptimizer
 from mlagents.trainers.settings import TrainerSettings
-from mlagents.trainers.stats import StatsPropertyType
 from mlagents.trainers.trainer.trainer import Trainer
 from mlagents.trainers.trajectory import Trajectory
 from mlagents_envs.logging_util import get_logger
@@ -47,7 +46,6 @@ class RLTrainer(Trainer):
         self._next_save_step = 0
         self._next_summary_step = 0
         self.checkpoints = CheckpointHistory(self.trainer_settings.keep_checkpoints)
-        self._stats_reporter.add_property(StatsPropertyType.HYPERPARAMETERS, self.trainer_settings.as_dict())
         self.model_saver = self.create_model_saver(self.trainer_settings, self.artifact_path, self.load)
 
     def end_episode(self) -> None:
