@@ -75,3 +75,13 @@ def test_variants_are_left_to_torch():
         fast.step()
         plain.step()
     assert_equal(ours, theirs)
+
+
+def test_gradients_are_dropped_or_zeroed():
+    ours = parameters(7)
+    optimizer = FusedAdam(ours, lr=0.01)
+    set_gradients(ours, generator=torch.Generator().manual_seed(8))
+    optimizer.zero_grad(set_to_none=False)
+    assert all(not parameter.grad.any() for parameter in ours)
+    optimizer.zero_grad()
+    assert all(parameter.grad is None for parameter in ours)

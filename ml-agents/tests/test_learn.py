@@ -328,18 +328,23 @@ def test_the_exported_model_is_the_policy(run_learn, tmp_path, name):
     assert model.run(["version_number"], zeros)[0].item() == 3
 
 
-def test_inference_plays_the_model_until_stopped_and_changes_nothing(run_learn, basic_config, tmp_path):
-    (tmp_path / "stopping_env.py").write_text(
+def write_env_that_is_interrupted(path, at_step):
+    """Write a module with Basic, in which the user presses Ctrl-C at a step."""
+    path.write_text(
         "import os, signal\n"
         "from mlagents_envs.builtin.basic import BasicEnv\n"
         "class Env(BasicEnv):\n"
         "    n = 0\n"
         "    def step(self):\n"
         "        Env.n += 1\n"
-        "        if Env.n == 250:\n"
+        f"        if Env.n == {at_step}:\n"
         "            os.kill(os.getpid(), signal.SIGINT)\n"
         "        super().step()\n"
     )
+
+
+def test_inference_plays_the_model_until_stopped_and_changes_nothing(run_learn, basic_config, tmp_path):
+    write_env_that_is_interrupted(tmp_path / "stopping_env.py", at_step=250)
     assert run_learn(basic_config(), "--env", "Basic", "--run-id", "run", "--seed", 3)[0] == 0
     run = tmp_path / "results" / "run"
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
@@ -354,17 +359,7 @@ def test_inference_plays_the_model_until_stopped_and_changes_nothing(run_learn, 
 
 
 def test_ctrl_c_saves_and_the_run_can_be_resumed(run_learn, basic_config, tmp_path):
-    (tmp_path / "interrupted_env.py").write_text(
-        "import os, signal\n"
-        "from mlagents_envs.builtin.basic import BasicEnv\n"
-        "class Env(BasicEnv):\n"
-        "    n = 0\n"
-        "    def step(self):\n"
-        "        Env.n += 1\n"
-        "        if Env.n == 120:\n"
-        "            os.kill(os.getpid(), signal.SIGINT)\n"
-        "        super().step()\n"
-    )
+    write_env_that_is_interrupted(tmp_path / "interrupted_env.py", at_step=120)
     code, out, err = run_learn(basic_config(), "--env", "module:interrupted_env:Env", "--run-id", "run", "--seed", 3)
     assert code == 0, err
     assert "interrupted" in out

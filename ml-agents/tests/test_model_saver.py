@@ -170,19 +170,21 @@ def test_training_goes_on_from_the_upstream_checkpoint(make_trainer, tmp_path, r
 def test_an_update_from_the_upstream_checkpoint_is_the_one_of_torchs_own_adam(make_trainer, tmp_path):
     """The fused kernel is ours to choose; what it computes is not."""
     fused, plain = resumed_from_upstream(make_trainer, tmp_path), resumed_from_upstream(make_trainer, tmp_path)
-    adam = torch.optim.Adam([torch.nn.Parameter(p.detach().clone()) for p in plain.optimizer._parameters])
-    for own, parameter in zip(adam.param_groups[0]["params"], plain.optimizer._parameters):
+    adam = torch.optim.Adam(
+        [torch.nn.Parameter(p.detach().clone()) for p in plain.optimizer.optimizer.param_groups[0]["params"]]
+    )
+    for own, parameter in zip(adam.param_groups[0]["params"], plain.optimizer.optimizer.param_groups[0]["params"]):
         own.requires_grad_(parameter.requires_grad)
     adam.load_state_dict(read(UPSTREAM)[ADAM])
     adam.param_groups[0]["lr"] = fused.optimizer.optimizer.param_groups[0]["lr"]
     generator = torch.Generator().manual_seed(3)
-    for ours, theirs in zip(fused.optimizer._parameters, adam.param_groups[0]["params"]):
+    for ours, theirs in zip(fused.optimizer.optimizer.param_groups[0]["params"], adam.param_groups[0]["params"]):
         if ours.requires_grad:
             ours.grad = torch.randn(ours.shape, generator=generator)
             theirs.grad = ours.grad.clone()
     fused.optimizer.optimizer.step()
     adam.step()
-    for ours, theirs in zip(fused.optimizer._parameters, adam.param_groups[0]["params"]):
+    for ours, theirs in zip(fused.optimizer.optimizer.param_groups[0]["params"], adam.param_groups[0]["params"]):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6, check_device=False)
 
 

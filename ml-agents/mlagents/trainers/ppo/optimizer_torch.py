@@ -59,14 +59,14 @@ class TorchPPOOptimizer(TorchOptimizer):
             )
             self._critic.to(default_device())
         # Every parameter once; the actor's six constants are among them because checkpoints count them.
-        self._parameters = list(dict.fromkeys([*policy.actor.parameters(), *self._critic.parameters()]))
+        parameters = list(dict.fromkeys([*policy.actor.parameters(), *self._critic.parameters()]))
         settings, max_steps = self.hyperparameters, trainer_settings.max_steps
         self.decay_learning_rate = ModelUtils.DecayedValue(
             settings.learning_rate_schedule, settings.learning_rate, 1e-10, max_steps
         )
         self.decay_epsilon = ModelUtils.DecayedValue(settings.epsilon_schedule, settings.epsilon, 0.1, max_steps)
         self.decay_beta = ModelUtils.DecayedValue(settings.beta_schedule, settings.beta, 1e-5, max_steps)
-        self.optimizer = FusedAdam(self._parameters, lr=settings.learning_rate)
+        self.optimizer = FusedAdam(parameters, lr=settings.learning_rate)
         self.stats_name_to_update_name = {"Losses/Value Loss": "value_loss", "Losses/Policy Loss": "policy_loss"}
 
     @property
@@ -117,8 +117,7 @@ class TorchPPOOptimizer(TorchOptimizer):
         loss = torch.sub(torch.add(policy_loss, value_loss, alpha=0.5), entropy, alpha=beta)
 
         ModelUtils.update_learning_rate(self.optimizer, learning_rate)
-        for parameter in self._parameters:
-            parameter.grad = None  # as `zero_grad` does it, without what torch does around it
+        self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # in older torch
         self.optimizer.step()
         return {

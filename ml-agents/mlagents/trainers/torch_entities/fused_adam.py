@@ -55,6 +55,15 @@ class FusedAdam(torch.optim.Adam):
     # Keeps torch from wrapping the method into its profiler, see `torch.optim.Optimizer._patch_step_function`.
     step.hooked = True  # type: ignore[attr-defined]
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the gradients, or set them to zero; dropping them needs nothing of what torch does around it."""
+        if not set_to_none:
+            super().zero_grad(set_to_none=False)
+            return
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
     def _is_plain(self, group: Dict[str, Any]) -> bool:
         """Return whether the kernel alone will do: on the CPU, without variants, and with all states there."""
         return not (group["amsgrad"] or group["maximize"] or group["differentiable"]) and all(
