@@ -25,10 +25,10 @@ train: .venv/installed
 	$(BIN)/mlagents-learn config/ppo/3DBall.yaml --env 3DBall --run-id first-run --force
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 test-fast: .venv/installed
-	$(BIN)/python -m pytest -n auto -m "not learning"
+	$(BIN)/python -m pytest -n auto -m "not learning and not install"
 
 lint: .venv/installed
 	$(BIN)/ruff check .

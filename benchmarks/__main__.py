@@ -2,13 +2,14 @@
 
 import argparse
 
-from benchmarks import collection, end_to_end, environment, memory
+from benchmarks import collection, end_to_end, environment, list_trainers, memory
 
 BENCHMARKS = {
     "environment": environment.run,
     "end_to_end": end_to_end.run,
     "collection": collection.run,
     "memory": memory.run,
+    "list_trainers": list_trainers.run,
 }
 
 

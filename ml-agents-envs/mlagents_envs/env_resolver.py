@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import os
-import pkgutil
 import sys
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Optional, Protocol
 
 from mlagents_envs.base_env import BaseEnv
 from mlagents_envs.exception import UnityEnvironmentException
+from mlagents_envs.object_reference import ObjectReference, ObjectReferenceError
 from mlagents_envs.registry import default_registry
 from mlagents_envs.side_channel.side_channel import SideChannel
 from mlagents_envs.spelling import did_you_mean
@@ -51,46 +50,24 @@ class RegisteredSource:
 
 @dataclass(frozen=True)
 class ModuleSource:
-    """A function or class of the user's own that makes a `BaseEnv`.
+    """A function or class of the user's own that makes a `BaseEnv`."""
 
-    :param module: dotted name, importable from the current folder as well.
-    :param attribute: name of the factory in the module.
-    """
-
-    module: str
-    attribute: str
+    reference: ObjectReference
 
     @property
     def name(self) -> str:
         """What the user wrote, for messages."""
-        return f"{_MODULE_SCHEME}{self.module}:{self.attribute}"
+        return f"{_MODULE_SCHEME}{self.reference}"
 
     def load(self) -> Callable[..., Any]:
         """Import the factory. What the user's module raises comes through with its traceback.
 
         :raises UnityEnvironmentException: there is no such module, or no such callable in it.
         """
-        if "" not in sys.path and os.getcwd() not in sys.path:
-            sys.path.insert(0, os.getcwd())  # as `python -m` does, and a console command does not
         try:
-            module = importlib.import_module(self.module)
-        except ModuleNotFoundError as error:
-            missing = error.name or ""
-            if not f"{self.module}.".startswith(f"{missing}."):
-                raise  # something that the module itself imports
-            raise UnityEnvironmentException(
-                f"--env {self.name}: there is no module {missing!r} in {os.getcwd()} or in what is installed."
-                + did_you_mean(missing, _siblings_of(missing))
-            ) from None
-        factory: Callable[..., Any] | None = getattr(module, self.attribute, None)
-        if not callable(factory):
-            callables = [name for name, value in vars(module).items() if callable(value)]
-            fault = "there is none" if factory is None else f"it is an object of type {type(factory).__name__}"
-            raise UnityEnvironmentException(
-                f"--env {self.name}: {self.attribute!r} has to be a function or class of the module {self.module!r}, "
-                f"and {fault}.{did_you_mean(self.attribute, callables)}"
-            )
-        return factory
+            return self.reference.load()
+        except ObjectReferenceError as error:
+            raise UnityEnvironmentException(f"--env {self.name}: {error}") from None
 
     def make(self, *, worker_id: int, seed: int, num_areas: int, side_channels: List[SideChannel]) -> BaseEnv:
         """Call the factory with those of the arguments that it takes; see `EnvSource`."""
@@ -151,22 +128,15 @@ def resolve_env(env: Optional[str]) -> EnvSource:
 
 def _module_source(env: str) -> ModuleSource:
     """Return the source of ``module:package.module:factory``, imported once so that a mistake shows at once."""
-    module, _, attribute = env[len(_MODULE_SCHEME) :].partition(":")
-    if not all(name.isidentifier() for name in (*module.split("."), attribute)):
+    reference = ObjectReference.parse(env[len(_MODULE_SCHEME) :])
+    if reference is None:
         raise UnityEnvironmentException(
             f"--env {env}: write {_MODULE_SYNTAX}, with the dotted name of a module (not a path) and, after a second "
             "colon, the name of a function or class in it that makes a BaseEnv."
         )
-    source = ModuleSource(module, attribute)
+    source = ModuleSource(reference)
     source.load()
     return source
-
-
-def _siblings_of(module: str) -> List[str]:
-    """Return the full names of the modules beside `module`, whether it exists or not."""
-    parent, dot, _ = module.rpartition(".")
-    path = getattr(sys.modules.get(parent), "__path__", []) if parent else None
-    return [parent + dot + found.name for found in pkgutil.iter_modules(path)]
 
 
 def _what_works() -> str:

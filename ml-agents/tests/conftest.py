@@ -1,5 +1,6 @@
 """What tests of training share: running the command, and reading back what a run wrote."""
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from mlagents.plugins import ML_AGENTS_TRAINER_TYPE, trainer_type
 from mlagents.trainers import learn
 from mlagents.trainers.stats import StatsReporter
 
@@ -74,3 +76,36 @@ def basic_config(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def install_plugin(tmp_path, monkeypatch):
+    """Return a function that installs a distribution NAME, version 1.5, with one plug-in, and gives its module's path.
+
+    The module, of the given source, and the entry point are called NAME and the_NAME, with ``_`` for ``-``. The
+    distributions lie in the folder ``plugins`` of `tmp_path`, for processes to have on their PYTHONPATH. In this
+    process the test begins with no trainer type registered.
+    """
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    for registered in ("all_trainer_types", "all_trainer_settings"):
+        monkeypatch.setattr(trainer_type, registered, {})
+    monkeypatch.setattr(trainer_type, "_plugins", [])
+    modules_before = set(sys.modules)
+
+    def install(name, source, *, group=ML_AGENTS_TRAINER_TYPE, entry="get_type_and_setting"):
+        module = name.replace("-", "_")
+        path = folder / f"{module}.py"
+        path.write_text(source, encoding="utf-8")
+        metadata = folder / f"{module}-1.5.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.5\n")
+        (metadata / "entry_points.txt").write_text(f"[{group}]\nthe_{module} = {module}:{entry}\n")
+        importlib.invalidate_caches()
+        return path
+
+    yield install
+    for module in set(sys.modules) - modules_before:
+        if str(folder) in str(getattr(sys.modules[module], "__file__", "")):
+            del sys.modules[module]

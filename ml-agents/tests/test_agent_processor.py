@@ -48,15 +48,18 @@ class FakeWorker:
     """A worker whose agents come and go as `chance` decides.
 
     `seen` counts the situations it has made, so that a test can tell that it met them.
+
+    :param memory: the size of what its agents remember; None for no memory.
     """
 
     FATES = {"go on": 70, "skip": 10, "end": 6, "end and restart": 6, "end, then a new id": 6, "vanish": 2}
 
-    def __init__(self, spec: BehaviorSpec, chance: random.Random, log_probs: bool = True):
+    def __init__(self, spec: BehaviorSpec, chance: random.Random, log_probs: bool = True, memory: int | None = None):
         self.spec = spec
         self.chance = chance
         self.values = np.random.default_rng(chance.randrange(2**32))
         self.log_probs = log_probs
+        self.memory = memory
         self.live: list[int] = []
         self.gone: list[int] = []
         self.n_ids = 0
@@ -125,6 +128,8 @@ class FakeWorker:
         if self.log_probs:
             shapes = (n, action_spec.continuous_size), (n, action_spec.discrete_size)
             outputs["log_probs"] = LogProbsTuple(self.floats(*shapes[0]), self.floats(*shapes[1]))
+        if self.memory is not None:
+            outputs["memory_in"] = self.floats(n, self.memory)
         agent_ids = self.last.agent_id[rows]
         return ActionInfo(action, action, outputs, agent_ids if self.chance.random() < 0.5 else agent_ids.tolist())
 
@@ -188,6 +193,8 @@ class NaiveCollector:
         log_probs = decision.outputs.get("log_probs")
         agent["action"] = decision.action.continuous[row].copy(), decision.action.discrete[row].copy()
         agent["log probs"] = log_probs and (log_probs.continuous[row].copy(), log_probs.discrete[row].copy())
+        memory = decision.outputs.get("memory_in")
+        agent["memory"] = None if memory is None else memory[row].copy()
 
     def reward(self, agent, step, done, interrupted):
         continuous, discrete = agent["action"]
@@ -206,6 +213,8 @@ class NaiveCollector:
         }
         if agent["log probs"] is not None:
             experience["continuous_log_probs"], experience["discrete_log_probs"] = agent["log probs"]
+        if agent["memory"] is not None:
+            experience["memory"] = agent["memory"]
         agent["steps"].append(experience)
         agent["episode length"] += 1
         agent["previous"] = discrete
@@ -235,6 +244,8 @@ def assert_same_trajectory(trajectory, steps, next_obs, spec):
     if "continuous_log_probs" not in steps[0]:
         assert columns["continuous_log_probs"] is None
         assert columns["discrete_log_probs"] is None
+    if "memory" not in steps[0]:
+        assert columns["memory"] is None
     assert len(columns["obs"]) == len(trajectory.next_obs) == len(next_obs) == len(spec.observation_specs)
     for index, values in enumerate(columns["obs"]):
         assert_same(values, np.array([step["obs"][index] for step in steps]), f"observation {index}")
@@ -258,12 +269,12 @@ def decide_for_all(worker: FakeWorker) -> ActionInfo:
 class Comparison:
     """An `AgentManager` and its naive twin, fed with the same steps of several workers."""
 
-    def __init__(self, spec, horizon, chance, n_workers=3, log_probs=True):
+    def __init__(self, spec, horizon, chance, n_workers=3, log_probs=True, memory=None):
         self.spec = spec
         self.chance = chance
         self.manager = AgentManager(spec, BEHAVIOR, StatsReporter("collection"), horizon)
         self.twin = NaiveCollector(spec, horizon)
-        self.workers = [FakeWorker(spec, chance, log_probs) for _ in range(n_workers)]
+        self.workers = [FakeWorker(spec, chance, log_probs, memory) for _ in range(n_workers)]
 
     def step(self):
         worker_id = self.chance.randrange(len(self.workers))
@@ -302,7 +313,7 @@ class Comparison:
 @pytest.mark.parametrize("horizon", [1, 3, 7, HUGE])
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
 def test_a_thousand_random_episodes_are_collected_as_the_naive_twin_does(spec, horizon):
-    comparison = Comparison(spec, horizon, random.Random(horizon % 1000))
+    comparison = Comparison(spec, horizon, random.Random(horizon % 1000), memory=4)
     while len(comparison.twin.episode_lengths) < 1000:
         comparison.step()
     comparison.check()
@@ -318,11 +329,12 @@ def test_a_thousand_random_episodes_are_collected_as_the_naive_twin_does(spec, h
     horizon=st.sampled_from([1, 2, 3, 7, HUGE]),
     n_workers=st.integers(1, 3),
     log_probs=st.booleans(),
+    memory=st.sampled_from([None, 0, 1, 6]),
     n_steps=st.integers(1, 60),
 )
-def test_any_stream_is_collected_as_the_naive_twin_does(chance, spec, horizon, n_workers, log_probs, n_steps):
+def test_any_stream_is_collected_as_the_naive_twin_does(chance, spec, horizon, n_workers, log_probs, memory, n_steps):
     StatsReporter.close_writers()
-    comparison = Comparison(spec, horizon, chance, n_workers, log_probs)
+    comparison = Comparison(spec, horizon, chance, n_workers, log_probs, memory)
     for _ in range(n_steps):
         if chance.random() < 0.02:
             comparison.end_episode()
@@ -331,7 +343,7 @@ def test_any_stream_is_collected_as_the_naive_twin_does(chance, spec, horizon, n
 
 
 def test_many_agents_and_long_episodes_outgrow_the_first_columns():
-    worker = FakeWorker(DISCRETE, random.Random(1))
+    worker = FakeWorker(DISCRETE, random.Random(1), memory=2)
     comparison = Comparison(DISCRETE, HUGE, random.Random(2))
     nobody = TerminalSteps.empty(DISCRETE)
     for step in range(150):
@@ -379,6 +391,20 @@ def test_log_probabilities_that_were_never_given_are_nan():
         manager.add_experiences(worker.last, TerminalSteps.empty(CONTINUOUS), 0, decision)
     columns = manager.trajectory_queue.get_nowait().columns
     np.testing.assert_array_equal(np.isnan(columns.continuous_log_probs), [[True, True], [False, False]])
+
+
+def test_steps_taken_before_the_memory_had_its_size_remember_nothing():
+    worker = FakeWorker(CONTINUOUS, random.Random(14))
+    manager = AgentManager(CONTINUOUS, BEHAVIOR, StatsReporter("collection"), 4)
+    given = []
+    for memory in (None, None, 2, 3, 3):
+        worker.memory = memory
+        decision = decide_for_all(worker)
+        given.append(decision.outputs.get("memory_in"))
+        worker.last = worker.decision_steps([0])
+        manager.add_experiences(worker.last, TerminalSteps.empty(CONTINUOUS), 0, decision)
+    memory = manager.trajectory_queue.get_nowait().columns.memory
+    np.testing.assert_array_equal(memory, [[0, 0, 0], [0, 0, 0], *given[3], *given[4]])
 
 
 def test_the_end_of_all_episodes_drops_what_is_under_way():

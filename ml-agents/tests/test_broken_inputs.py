@@ -68,8 +68,8 @@ CONFIGURATIONS = {
         ["config.yaml:12", "extrinsik", "extrinsic"],
     ),
     "an unknown trainer type": (
-        edited("trainer_type: ppo", "trainer_type: a2c"),
-        ["config.yaml:3", "behaviors.Basic.trainer_type", "Invalid trainer type a2c was found", "ppo"],
+        edited("trainer_type: ppo", "trainer_type: a3c"),
+        ["config.yaml:3", "behaviors.Basic.trainer_type", "Invalid trainer type a3c was found", "ppo"],
     ),
     "a trainer type of 1.1.0 that is not there yet": (
         edited(
@@ -77,9 +77,9 @@ CONFIGURATIONS = {
         ),
         ["config.yaml:3", "Invalid trainer type sac was found", "not there yet"],
     ),
-    "memory": (
-        edited("num_layers: 1", "num_layers: 1\n      memory: {memory_size: 128}"),
-        ["config.yaml:10", "behaviors.Basic.network_settings.memory", "not there yet"],
+    "encoder": (
+        edited("num_layers: 1", "num_layers: 1\n      vis_encode_type: resnet"),
+        ["config.yaml:10", "behaviors.Basic.network_settings.vis_encode_type", "not there yet"],
     ),
     "self-play": (CONFIG + "    self_play: {window: 10}\n", ["config.yaml:12", "self_play", "not there yet"]),
     "a curiosity reward": (

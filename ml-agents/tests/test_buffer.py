@@ -286,6 +286,26 @@ def test_truncation_keeps_the_newest_whole_sequences(n_rows, max_length, length)
     assert row_numbers(buffer) == list(range(1, n_rows + 1))[max(n_rows - keep, 0) :]
 
 
+def test_truncation_leaves_alone_what_shares_the_rows():
+    buffer = numbered_buffer(6)
+    part = buffer.make_mini_batch(0, 6)
+    rows = ModelUtils.list_to_tensor(buffer[REWARDS]).clone()
+    tensor = ModelUtils.list_to_tensor(buffer[REWARDS])
+    part.truncate(2)
+    assert row_numbers(part) == [5, 6]
+    assert row_numbers(buffer) == [1, 2, 3, 4, 5, 6]
+    buffer.truncate(3)
+    buffer[REWARDS].append(np.float32(99))
+    assert torch.equal(tensor, rows)
+
+
+def test_a_buffer_without_a_whole_sequence_cannot_be_sampled():
+    with pytest.raises(BufferException, match="2 rows holds no sequence of 3"):
+        numbered_buffer(2).sample_mini_batch(6, sequence_length=3)
+    with pytest.raises(BufferException, match="holds no sequence"):
+        AgentBuffer().sample_mini_batch(1)
+
+
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(1, 4))
 def test_trajectories_are_appended_in_padded_sequences(lengths, training_length):
     target, expected, expected_masks, last_rows = AgentBuffer(), [], [], []

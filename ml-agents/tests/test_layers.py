@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from mlagents.trainers.torch_entities.decoders import ValueHeads
-from mlagents.trainers.torch_entities.layers import Initialization, LayerNorm, LinearEncoder, Swish, linear_layer
+from mlagents.trainers.torch_entities.layers import (
+    LSTM,
+    Initialization,
+    LayerNorm,
+    LinearEncoder,
+    Swish,
+    linear_layer,
+    lstm_layer,
+)
 
 FAN_IN, FAN_OUT = 400, 600
 
@@ -105,3 +113,28 @@ def test_value_heads():
     weight, bias = heads.value_heads["curiosity"].weight, heads.value_heads["curiosity"].bias
     torch.testing.assert_close(values["curiosity"], (hidden * weight).sum(dim=1) + bias)
     assert ValueHeads(["q"], 4, output_size=5)(hidden)["q"].shape == (3, 5)
+
+
+def test_the_gates_of_an_lstm_are_drawn_each_on_its_own():
+    lstm = lstm_layer(300, 200)
+    for weight, fan_in in ((lstm.weight_ih_l0, 300), (lstm.weight_hh_l0, 200)):
+        bound = math.sqrt(6 / (fan_in + 200))  # Xavier's, of one gate and not of all four
+        for gate in weight.split(200):
+            assert 0.99 * bound < gate.abs().max().item() <= bound
+
+
+def test_an_lstm_starts_by_keeping_what_it_holds():
+    lstm = lstm_layer(3, 2)
+    for bias in (lstm.bias_ih_l0, lstm.bias_hh_l0):
+        assert bias.tolist() == [0, 0, 1, 1, 0, 0, 0, 0]
+
+
+def test_the_memory_of_an_lstm_is_hidden_state_then_cell_state():
+    lstm = LSTM(3, 8)
+    inputs, memories = torch.randn(5, 2, 3), torch.randn(1, 5, 8)
+    output, after = lstm(inputs, memories)
+    expected, (hidden, cell) = lstm.lstm(inputs, (memories[..., :4].contiguous(), memories[..., 4:].contiguous()))
+    assert lstm.memory_size == 8
+    torch.testing.assert_close(output, expected)
+    torch.testing.assert_close(after, torch.cat([hidden, cell], dim=-1))
+    torch.testing.assert_close(after[0, :, :4], output[:, -1])

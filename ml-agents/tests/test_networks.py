@@ -55,9 +55,33 @@ def test_num_layers_counts_layers():
         assert sum(isinstance(module, nn.Linear) for module in body.modules()) == layers
 
 
-def test_memory_is_refused_until_it_is_there():
-    with pytest.raises(UnityTrainerException, match="memory"):
-        NetworkBody(SPECS, settings(memory=NetworkSettings.MemorySettings()))
+def remembering(memory_size=6):
+    return settings(memory=NetworkSettings.MemorySettings(sequence_length=3, memory_size=memory_size))
+
+
+def test_a_sequence_is_as_good_as_its_steps_one_by_one():
+    body, obs = NetworkBody(SPECS, remembering()), observations(rows=6)
+    start = torch.randn(1, 2, 6)
+    features, after = body(obs, memories=start, sequence_length=3)
+    memory = start
+    for t in range(3):  # rows 0 and 3 begin the two sequences
+        stepped, memory = body([values[[t, 3 + t]] for values in obs], memories=memory)
+        torch.testing.assert_close(features[[t, 3 + t]], stepped)
+    torch.testing.assert_close(after, memory)
+
+
+def test_what_follows_a_memory_is_half_as_wide():
+    actor, critic = SimpleActor(SPECS, remembering(), HYBRID), ValueNetwork(STREAMS, SPECS, remembering())
+    assert actor.encoding_size == 3
+    assert actor.memory_size_vector.tolist() == [6]
+    assert actor.memory_size == critic.memory_size == 6
+    assert actor.network_body.h_size == 16
+    assert {head.in_features for head in critic.value_heads.value_heads.values()} == {3}
+
+
+def test_a_network_with_memory_needs_memories():
+    with pytest.raises(UnityTrainerException, match="without memories"):
+        NetworkBody(SPECS, remembering())(observations())
 
 
 def test_an_actor_acts_and_evaluates_alike():

@@ -38,10 +38,10 @@ def _seed():
     np.random.seed(0)
 
 
-def make_policy(action_spec, normalize=True, sizes=(8,), actor_cls=SimpleActor, **actor_kwargs):
+def make_policy(action_spec, normalize=True, sizes=(8,), actor_cls=SimpleActor, memory=None, **actor_kwargs):
     """A policy with hidden size 32 that observes vectors of `sizes`, away from its initial weights."""
     specs = [vector_observation(size, f"vector {size}") for size in sizes]
-    settings = NetworkSettings(normalize=normalize, hidden_units=32)
+    settings = NetworkSettings(normalize=normalize, hidden_units=32, memory=memory)
     policy = TorchPolicy(0, BehaviorSpec(specs, action_spec), settings, actor_cls, actor_kwargs)
     with torch.no_grad():
         for parameter in policy.actor.action_model.parameters():
@@ -125,6 +125,30 @@ def test_the_exported_model_acts_as_the_policy(spec, rows, tmp_path):
     if spec.continuous_size:
         assert outputs["continuous_actions"].dtype == np.float32
         assert outputs["continuous_action_output_shape"].tolist() == [spec.continuous_size]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_an_exported_memory_goes_in_and_out_with_the_batch_first(spec, tmp_path):
+    memory = NetworkSettings.MemorySettings(sequence_length=4, memory_size=10)
+    policy = make_policy(spec, sizes=(8, 3), memory=memory)
+    path = export(policy, tmp_path)
+    model = graph_of(path)
+    assert {node.op_type for node in model.graph.node} <= set(OPERATORS.split())
+    assert signature(model.graph.input)["recurrent_in"][1] == [None, 1, 10]
+    assert signature(model.graph.output)["recurrent_out"][1] == [None, 1, 10]
+
+    inputs = random_inputs(policy, rows=5)
+    memories = np.random.randn(1, 5, 10).astype(np.float32)
+    outputs = run(path, {**inputs, "recurrent_in": memories.transpose(1, 0, 2)})
+    obs = [torch.tensor(inputs[f"obs_{index}"], dtype=torch.float32) for index in range(2)]
+    with torch.no_grad():
+        expected = policy.actor(obs, torch.from_numpy(inputs["action_masks"]), torch.from_numpy(memories))
+    assert list(outputs) == ModelSerializer(policy).output_names
+    assert outputs["memory_size"].tolist() == [10]
+    np.testing.assert_allclose(outputs["recurrent_out"], expected[-1].transpose(0, 1), atol=1e-5)
+    for (name, value), of_torch in zip(outputs.items(), expected):
+        if name.startswith("deterministic"):
+            np.testing.assert_allclose(value, of_torch, atol=1e-5)
 
 
 @pytest.mark.parametrize("normalize", [True, False])

@@ -4,12 +4,14 @@ import os
 
 import pytest
 
+from mlagents.plugins import ML_AGENTS_STATS_WRITER
 from mlagents.plugins.stats_writer import get_default_stats_writers, register_stats_writer_plugins
 from mlagents.trainers.settings import CheckpointSettings, RunOptions
 from mlagents.trainers.stats import ConsoleWriter, GaugeWriter, StatsSummary, TensorboardWriter
 from mlagents_envs.side_channel.stats_side_channel import StatsAggregationMethod
 
 PLUGIN = """
+import attr
 from mlagents.trainers.stats import StatsWriter
 
 class MyWriter(StatsWriter):
@@ -17,10 +19,18 @@ class MyWriter(StatsWriter):
         self.run_options = run_options
 
     def write_stats(self, category, values, step):
+        raise ValueError("disconnected")
+
+@attr.s(frozen=True)
+class FrozenWriter(StatsWriter):
+    def write_stats(self, category, values, step):
         pass
 
 def make(run_options):
     return [MyWriter(run_options)]
+
+def make_frozen(run_options):
+    yield FrozenWriter()
 
 def crash(run_options):
     raise ValueError("no account")
@@ -30,22 +40,19 @@ def nonsense(run_options):
 
 def nothing(run_options):
     return None
+
+def single(run_options):
+    return MyWriter(run_options)
+
+def leave(run_options):
+    raise SystemExit("no account")
 """
 
 
 @pytest.fixture
-def install(tmp_path, monkeypatch):
+def install(install_plugin):
     """Return a function that installs a distribution with one statistics writer plug-in."""
-    (tmp_path / "writer_plugin_for_test.py").write_text(PLUGIN)
-    monkeypatch.syspath_prepend(tmp_path)
-
-    def install(distribution, value):
-        folder = tmp_path / f"{distribution}-1.5.dist-info"
-        folder.mkdir()
-        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.5\n")
-        (folder / "entry_points.txt").write_text(f"[mlagents.stats_writer]\nmine = {value}\n")
-
-    return install
+    return lambda name, entry: install_plugin(name, PLUGIN, group=ML_AGENTS_STATS_WRITER, entry=entry)
 
 
 def run_options(tmp_path, **checkpoint):
@@ -82,30 +89,45 @@ def test_only_resuming_and_watching_keep_the_curves(tmp_path, checkpoint, kept):
 
 
 def test_writers_of_a_plugin_are_added(tmp_path, install):
-    install("good-writers", "writer_plugin_for_test:make")
+    install("good-writers", "make")
+    install("frozen-writers", "make_frozen")
     options = run_options(tmp_path)
-    (mine,) = [writer for writer in register_stats_writer_plugins(options) if type(writer).__name__ == "MyWriter"]
-    assert mine.run_options is options
+    writers = {type(writer).__name__: writer for writer in register_stats_writer_plugins(options)}
+    assert writers["MyWriter"].run_options is options
+    assert writers["MyWriter"].origin == "the plug-in the_good_writers = good_writers:make (of good-writers 1.5)"
+    assert writers["FrozenWriter"].origin.endswith("(of frozen-writers 1.5)")
+    assert writers["TensorboardWriter"].origin == ""
 
 
 @pytest.mark.parametrize(
-    ("value", "error"),
+    ("entry", "error"),
     [
-        ("no_such_module_anywhere:make", "ModuleNotFoundError: No module named 'no_such_module_anywhere'"),
-        ("writer_plugin_for_test:misspelt", "AttributeError"),
-        ("writer_plugin_for_test:crash", "ValueError: no account"),
-        ("writer_plugin_for_test:nonsense", "TypeError: it returned 'file.csv', which is not a StatsWriter"),
-        ("writer_plugin_for_test:nothing", "TypeError"),
+        ("misspelt", "AttributeError: module 'broken_writers' has no attribute 'misspelt'"),
+        ("crash", "ValueError: no account in crash ("),
+        ("leave", "SystemExit: no account in leave ("),
+        ("nonsense", "it returned ['file.csv'] instead of a list of StatsWriter objects"),
+        ("nothing", "it returned None instead of a list of StatsWriter objects"),
+        ("single", "it returned <broken_writers.MyWriter object at "),
     ],
 )
-def test_a_broken_plugin_is_named_and_the_others_go_on(tmp_path, install, capsys, value, error):
-    install("broken-writers", value)
-    install("good-writers", "writer_plugin_for_test:make")
+def test_a_broken_plugin_is_named_and_the_others_go_on(tmp_path, install, capsys, entry, error):
+    install("broken-writers", entry)
+    install("good-writers", "make")
     writers = register_stats_writer_plugins(run_options(tmp_path))
     names = [type(writer).__name__ for writer in writers]
     assert sorted(names) == ["ConsoleWriter", "GaugeWriter", "MyWriter", "TensorboardWriter"]
     (warning,) = capsys.readouterr().out.splitlines()
-    assert warning.startswith("[WARNING]")
-    assert "broken-writers 1.5" in warning
+    assert warning.startswith(
+        f"[WARNING] The plug-in the_broken_writers = broken_writers:{entry} (of broken-writers 1.5)"
+    )
     assert error in warning
     assert "pip uninstall broken-writers" in warning
+
+
+def test_a_writer_that_fails_in_a_run_is_named_once_with_its_plugin(install, run_learn, basic_config):
+    install("good-writers", "make")
+    code, out, err = run_learn(basic_config(), "--env", "Basic")
+    assert (code, err) == (0, "")
+    (warning,) = [line for line in out.splitlines() if "MyWriter" in line]
+    assert "MyWriter of the plug-in the_good_writers = good_writers:make (of good-writers 1.5) failed in" in warning
+    assert "write_stats: ValueError: disconnected. The run goes on." in warning

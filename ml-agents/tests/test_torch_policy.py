@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from mlagents.torch_utils import nn
-from mlagents.trainers.exception import UnityTrainerException
 from mlagents.trainers.policy.torch_policy import TorchPolicy
 from mlagents.trainers.settings import NetworkSettings
 from mlagents.trainers.torch_entities.action_log_probs import ActionLogProbs
@@ -104,11 +103,6 @@ def test_the_actor_is_made_from_the_specification_the_settings_and_the_keywords(
     assert (policy.use_recurrent, policy.m_size, policy.sequence_length) == (False, 0, 1)
     assert policy.get_modules().keys() == {"Policy", "global_step"}
     assert policy.get_modules()["Policy"] is policy.actor
-
-
-def test_a_network_that_cannot_be_is_refused():
-    with pytest.raises(UnityTrainerException, match="memory"):
-        make_policy(ActionSpec(2, ()), memory=NetworkSettings.MemorySettings())
 
 
 @pytest.mark.parametrize("actor_cls", [SimpleActor, SharedActorCritic])
@@ -284,6 +278,7 @@ def test_constants_and_sizes_may_be_reassigned():
     policy.actor.memory_size_vector = nn.Parameter(torch.tensor([1.0]), requires_grad=False)
     assert policy.export_memory_size == 1
     assert_equals_torch(policy)
+    np.testing.assert_array_equal(policy.get_action(decisions()).outputs["memory_in"], np.zeros((5, 1)))
     version_number, memory_size, *_ = policy.actor([torch.from_numpy(values) for values in decisions().obs])
     assert (version_number.item(), memory_size.item()) == (2.0, 1.0)
 

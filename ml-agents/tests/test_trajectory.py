@@ -43,6 +43,7 @@ def hybrid_columns(**changes) -> TrajectoryColumns:
         "group_reward": floats([0, 3, 0]),
         "continuous_log_probs": floats([[-0.1], [-0.2], [-0.3]]),
         "discrete_log_probs": floats([[-1, -2], [-3, -4], [-5, -6]]),
+        "memory": floats([[0, 0], [1.5, -2], [3, -4]]),
         "branches": (2, 3),
     }
     return TrajectoryColumns(**{**columns, **changes})
@@ -93,6 +94,7 @@ def test_a_trajectory_as_training_data():
         BufferKey.DISCRETE_LOG_PROBS: floats([[-1, -2], [-3, -4], [-5, -6]]),
         BufferKey.ACTION_MASK: floats([[1, 0, 1, 1, 1], [1, 1, 1, 1, 1], [0, 1, 0, 1, 0]]),
         BufferKey.PREV_ACTION: ints([[0, 0], [0, 2], [1, 1]]),
+        BufferKey.MEMORY: floats([[0, 0], [1.5, -2], [3, -4]]),
         BufferKey.ENVIRONMENT_REWARDS: floats([0.5, -1, 2]),
         BufferKey.GROUP_REWARD: floats([0, 3, 0]),
     }
@@ -136,6 +138,10 @@ def test_no_log_probabilities_no_columns_of_them():
     assert trajectory.steps[0].action_probs is None
 
 
+def test_no_memory_no_column_of_it():
+    assert BufferKey.MEMORY not in hybrid_trajectory(memory=None).to_agentbuffer()
+
+
 @pytest.mark.parametrize("kind", ["columns", "steps"])
 def test_a_trainer_may_write_to_the_buffer_and_the_trajectory_stays_as_it_was(kind):
     trajectory = hybrid_trajectory()
@@ -165,8 +171,10 @@ def test_steps_are_a_view_of_the_columns():
     np.testing.assert_array_equal(second.prev_action, [0, 2])
     assert second.group_reward == 3.0
     assert second.group_status == []
-    assert second.memory is None
-    assert Trajectory(columns=continuous_columns(1), next_obs=[floats([9])]).steps[0].action_mask is None
+    np.testing.assert_array_equal(second.memory, floats([1.5, -2]))
+    (plain,) = Trajectory(columns=continuous_columns(1), next_obs=[floats([9])]).steps
+    assert plain.action_mask is None
+    assert plain.memory is None
 
 
 def test_steps_are_made_once():
@@ -180,10 +188,11 @@ def test_steps_are_made_once():
     [
         hybrid_trajectory(),
         hybrid_trajectory(continuous_log_probs=None, discrete_log_probs=None),
+        hybrid_trajectory(memory=None),
         Trajectory(columns=continuous_columns(4), next_obs=[floats([9])], **WHOSE),
         Trajectory(columns=continuous_columns(1), next_obs=[floats([9])], **WHOSE),
     ],
-    ids=["hybrid", "without log probabilities", "continuous", "one step"],
+    ids=["hybrid", "without log probabilities", "without memory", "continuous", "one step"],
 )
 def test_steps_gathered_again_give_the_same_training_data(trajectory):
     steps = list(trajectory.steps)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, List
+from typing import TYPE_CHECKING, Iterable, List
 
 from mlagents.plugins import ML_AGENTS_STATS_WRITER
-from mlagents.plugins.discovery import Plugin, load_plugins
+from mlagents.plugins.blame import warn_of_broken
+from mlagents.plugins.discovery import Plugin, PluginError, load_plugins
 from mlagents.trainers.stats import IS_TRAINING, ConsoleWriter, GaugeWriter, StatsWriter, TensorboardWriter
 
 if TYPE_CHECKING:
@@ -39,15 +40,18 @@ def register_stats_writer_plugins(run_options: RunOptions) -> List[StatsWriter]:
 
 def _make_writers(plugin: Plugin, run_options: RunOptions) -> List[StatsWriter]:
     """Return a plug-in's writers; none, after a warning, when it is broken."""
-    try:
-        if plugin.error is not None:
-            raise plugin.error
-        factory: Any = plugin.loaded
-        writers = list(factory(run_options))
-        for writer in writers:
-            if not isinstance(writer, StatsWriter):
-                raise TypeError(f"it returned {writer!r}, which is not a StatsWriter")
-    except Exception as error:  # whatever a plug-in may raise
-        plugin.broken(error)
+    if plugin.error is not None:
+        warn_of_broken(plugin)
         return []
+    try:
+        answer = plugin.loaded(run_options)
+        writers = list(answer) if isinstance(answer, Iterable) else None
+        if writers is None or not all(isinstance(writer, StatsWriter) for writer in writers):
+            raise PluginError(f"it returned {answer!r} instead of a list of StatsWriter objects")
+    except (Exception, SystemExit) as error:  # whatever a plug-in may raise
+        warn_of_broken(plugin.failed(error))
+        return []
+    if plugin.packages:
+        for writer in writers:
+            vars(writer)["origin"] = f"the plug-in {plugin}"  # an assignment fails on a frozen class
     return writers

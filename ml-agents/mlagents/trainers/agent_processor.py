@@ -1,24 +1,23 @@
-"""From environment steps to trajectories: columns ``[slot, time, ...]``, one slot per live agent."""
+"""From environment steps to trajectories: each live agent has a slot of the columns ``[slot, time, ...]``."""
 
 from __future__ import annotations
 
 import sys
 from collections import deque
-from typing import Deque, Dict, Generic, List, Sequence, Tuple, TypeVar
+from typing import Deque, Dict, Generic, List, Sequence, TypeVar
 
 import numpy as np
 
 from mlagents.trainers.action_info import ActionInfo
 from mlagents.trainers.behavior_id_utils import get_global_agent_id
+from mlagents.trainers.experience_columns import ExperienceColumns
 from mlagents.trainers.stats import StatsReporter
-from mlagents.trainers.trajectory import Trajectory, TrajectoryColumns
+from mlagents.trainers.trajectory import Trajectory
 from mlagents_envs.base_env import AgentId, BehaviorSpec, DecisionSteps, TerminalSteps
 from mlagents_envs.exception import UnityObservationException
 from mlagents_envs.side_channel.stats_side_channel import EnvironmentStats, StatsAggregationMethod
 
 T = TypeVar("T")
-
-_FIRST_TIME_CAPACITY = 64
 
 
 class AgentManagerQueue(Generic[T]):
@@ -65,73 +64,6 @@ class AgentManagerQueue(Generic[T]):
         self._items.append(item)
 
 
-class _Columns:
-    """The experiences under way: arrays ``[slot, time, ...]`` that grow along both axes.
-
-    At ``[s, length[s]]`` stands the decision that agent of slot s waits to be rewarded for; everything before it is
-    complete. What has not been written is NaN in float columns, so that reading it shows.
-    """
-
-    def __init__(self, spec: BehaviorSpec, horizon: int):
-        self._horizon = horizon
-        action_spec = spec.action_spec
-        n_branches, n_choices = action_spec.discrete_size, sum(action_spec.discrete_branches)
-        self.branches = action_spec.discrete_branches
-        self._shapes: Dict[str, Tuple[Tuple[int, ...], type]] = {
-            "continuous": ((action_spec.continuous_size,), np.float32),
-            "discrete": ((n_branches,), np.int32),
-            "prev_discrete": ((n_branches,), np.int32),
-            "action_mask": ((n_choices,), np.bool_),
-            "reward": ((), np.float32),
-            "group_reward": ((), np.float32),
-        }
-        self._log_prob_shapes: Dict[str, Tuple[Tuple[int, ...], type]] = {
-            "continuous_log_probs": ((action_spec.continuous_size,), np.float32),
-            "discrete_log_probs": ((n_branches,), np.float32),
-        }
-        for index, observation in enumerate(spec.observation_specs):
-            self._shapes[f"obs_{index}"] = (observation.shape, np.float32)
-        self.n_obs = len(spec.observation_specs)
-        self.n_slots = 0
-        self.n_times = 0
-        self.arrays: Dict[str, np.ndarray] = {}
-        self._resize(16, min(_FIRST_TIME_CAPACITY, horizon))
-
-    def _resize(self, n_slots: int, n_times: int) -> None:
-        for name, (shape, dtype) in self._shapes.items():
-            fill = np.nan if dtype is np.float32 else 0
-            grown: np.ndarray = np.full((n_slots, n_times, *shape), fill, dtype=dtype)
-            if name in self.arrays:
-                grown[: self.n_slots, : self.n_times] = self.arrays[name]
-            self.arrays[name] = grown
-        self.n_slots, self.n_times = n_slots, n_times
-
-    def reserve_slots(self, n_slots: int) -> None:
-        """Make room for `n_slots` agents."""
-        if n_slots > self.n_slots:
-            self._resize(max(n_slots, 2 * self.n_slots), self.n_times)
-
-    def reserve_time(self, length: int) -> None:
-        """Make room for `length` experiences in a slot."""
-        if length > self.n_times:
-            self._resize(self.n_slots, min(max(length, 2 * self.n_times), self._horizon))
-
-    def add_log_probs(self) -> None:
-        """Keep log-probabilities too, from now on: not every actor gives them."""
-        if "continuous_log_probs" not in self._shapes:
-            self._shapes.update(self._log_prob_shapes)
-            self._resize(self.n_slots, self.n_times)
-
-    def cut(self, slot: int, length: int, done: bool, interrupted: bool) -> TrajectoryColumns:
-        """Return the first `length` experiences of a slot, as copies; only the last can be done or interrupted."""
-        taken = {name: values[slot, :length].copy() for name, values in self.arrays.items()}
-        obs = [taken.pop(f"obs_{index}") for index in range(self.n_obs)]
-        is_last = np.arange(length) == length - 1
-        return TrajectoryColumns(
-            obs=obs, done=is_last & done, interrupted=is_last & interrupted, branches=self.branches, **taken
-        )
-
-
 class _WorkerSlots:
     """Which slot an agent of one worker has; the last look-up is reused while the ids stay the same."""
 
@@ -166,12 +98,13 @@ class AgentProcessor:
         self.behavior_id = behavior_id
         self._stats_reporter = stats_reporter
         self._horizon = max_trajectory_length
-        self._columns = _Columns(spec, max_trajectory_length)
+        self._columns = ExperienceColumns(spec, max_trajectory_length)
         self._workers: Dict[int, _WorkerSlots] = {}
         self._free_slots: List[int] = []
         self._n_slots = 0
-        # Per slot, beside the columns: complete experiences, whether an observation waits for its reward, whether it
-        # has been acted on, the episode's experiences before these, and the agent's id within the run.
+        # Per slot, beside the columns: complete experiences, before the one that waits to be rewarded; whether an
+        # observation waits for its reward; whether it has been acted on; the episode's experiences before these; the
+        # last choices; and the agent's id within the run.
         self._length = np.zeros(0, dtype=np.int64)
         self._waiting = np.zeros(0, dtype=bool)
         self._acted = np.zeros(0, dtype=bool)
@@ -291,22 +224,29 @@ class AgentProcessor:
             slots = np.array([worker.by_agent.get(int(agent_id), -1) for agent_id in decision.agent_ids], dtype=np.intp)
             rows = np.flatnonzero(slots >= 0)
             known = slots[rows]
+        action_spec, columns = self.spec.action_spec, self._columns
+        # Not every actor gives these.
+        log_probs, memory = decision.outputs.get("log_probs"), decision.outputs.get("memory_in")
+        if log_probs is not None:
+            columns.add("continuous_log_probs", (action_spec.continuous_size,))
+            columns.add("discrete_log_probs", (action_spec.discrete_size,))
+        if memory is not None:
+            # Of steps that were taken without one, or with one of another size, nothing is remembered.
+            columns.add("memory", memory.shape[1:], blank=0.0)
         at = (known, self._length[known])
-        arrays = self._columns.arrays
-        if self.spec.action_spec.continuous_size:
+        arrays = columns.arrays
+        if memory is not None:
+            arrays["memory"][at] = memory[rows]
+        if action_spec.continuous_size:
             arrays["continuous"][at] = decision.action.continuous[rows]
-        if self._columns.branches:
+            if log_probs is not None:
+                arrays["continuous_log_probs"][at] = log_probs.continuous[rows]
+        if action_spec.discrete_size:
             discrete = decision.action.discrete[rows]
             arrays["discrete"][at] = discrete
             arrays["prev_discrete"][at] = self._last_discrete[known]
             self._last_discrete[known] = discrete
-        log_probs = decision.outputs.get("log_probs")
-        if log_probs is not None:
-            self._columns.add_log_probs()
-            arrays = self._columns.arrays
-            if self.spec.action_spec.continuous_size:
-                arrays["continuous_log_probs"][at] = log_probs.continuous[rows]
-            if self._columns.branches:
+            if log_probs is not None:
                 arrays["discrete_log_probs"][at] = log_probs.discrete[rows]
         self._acted[known] = True
 

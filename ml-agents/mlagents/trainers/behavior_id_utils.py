@@ -1,7 +1,12 @@
 """Names: of behaviours with their team, and of agents and groups within a run."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs
+
+import numpy as np
 
 from mlagents_envs.base_env import AgentId, GroupId
 
@@ -22,7 +27,7 @@ class BehaviorIdentifiers(NamedTuple):
     team_id: int
 
     @staticmethod
-    def from_name_behavior_id(name_behavior_id: str) -> "BehaviorIdentifiers":
+    def from_name_behavior_id(name_behavior_id: str) -> BehaviorIdentifiers:
         """Read ``NAME?team=N``; other ``key=value`` pairs may follow and say nothing here."""
         name, _, query = name_behavior_id.partition("?")
         team = parse_qs(query).get("team", ["0"])[0]
@@ -42,3 +47,22 @@ def get_global_agent_id(worker_id: int, agent_id: AgentId) -> GlobalAgentId:
 def get_global_group_id(worker_id: int, group_id: GroupId) -> GlobalGroupId:
     """Return a group's id within the run."""
     return f"group_{worker_id}-{group_id}"
+
+
+class GlobalAgentIds(Sequence):  # type: ignore[type-arg]  # of str
+    """The ids within the run of several agents of one worker, made when they are read.
+
+    :param agent_ids: their ids in the worker, (N,).
+    """
+
+    def __init__(self, worker_id: int, agent_ids: np.ndarray):
+        self.worker_id = worker_id
+        self.agent_ids = agent_ids
+
+    def __len__(self) -> int:
+        return len(self.agent_ids)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return GlobalAgentIds(self.worker_id, self.agent_ids[index])
+        return get_global_agent_id(self.worker_id, int(self.agent_ids[index]))

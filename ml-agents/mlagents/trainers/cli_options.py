@@ -75,6 +75,16 @@ class _Parser(argparse.ArgumentParser):
         self.exit(1, f"{self.format_usage()}{self.prog}: error: {message}\n")
 
 
+class _ListTrainers(argparse.Action):
+    """Prints the trainer types and ends, as ``--version`` does."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from mlagents.plugins.listing import list_trainers  # imports the trainers
+
+        print(list_trainers())
+        parser.exit()
+
+
 def create_parser(version: Callable[[], str]) -> argparse.ArgumentParser:
     """Make the parser of ``mlagents-learn``, whose flags, defaults and help come from the settings classes.
 
@@ -90,6 +100,7 @@ def create_parser(version: Callable[[], str]) -> argparse.ArgumentParser:
     )
     parser.add_argument(CONFIG_PATH, nargs="?", help="configuration file (YAML); without one all is default")
     parser.add_argument("--version", action="version", version=version(), help="show the versions and exit")
+    parser.add_argument("--list-trainers", action=_ListTrainers, nargs=0, help="show the trainer types and exit")
     for group in _GROUPS:
         arguments = parser.add_argument_group(group.title)
         for field in group.fields:

@@ -69,6 +69,8 @@ class EnvManager(ABC):
         """Start all environments anew and drop the experience under way; return the number of workers."""
         for manager in self.agent_managers.values():
             manager.end_episode()
+        for policy in self.policies.values():
+            policy.end_all_episodes()
         self.first_step_infos = self._reset_env(config)
         return len(self.first_step_infos)
 
@@ -93,9 +95,14 @@ class EnvManager(ABC):
         return self._step()
 
     def process_steps(self, new_step_infos: List[EnvironmentStep]) -> int:
-        """Hand the experience of steps to the agent managers; return the number of steps."""
+        """Hand the experience of steps to the agent managers; return the number of steps.
+
+        This comes before the policies are asked for the next decisions: they first have to hear which episodes ended.
+        """
         for step_info in new_step_infos:
             for name, (decision_steps, terminal_steps) in step_info.current_all_step_result.items():
+                if len(terminal_steps) and name in self.policies:
+                    self.policies[name].end_episodes(step_info.worker_id, terminal_steps.agent_id)
                 manager = self.agent_managers.get(name)
                 if manager is None:
                     continue

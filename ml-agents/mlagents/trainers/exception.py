@@ -35,3 +35,14 @@ class SamplerException(TrainerError):
 
 class UnityTrainerException(TrainerError):
     """A trainer cannot go on: its data, its model or its behaviour do not fit."""
+
+
+class NotFiniteError(UnityTrainerException):
+    """What a trainer computes is no longer finite, so that its networks are not to be trusted any more.
+
+    :ivar behavior_name: whose trainer it is.
+    """
+
+    def __init__(self, message: str, behavior_name: str = ""):
+        super().__init__(message)
+        self.behavior_name = behavior_name

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import bdb
+import contextlib
 import os
 import random
 import sys
 import traceback
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 import attr
 import numpy as np
 
 import mlagents.trainers
 import mlagents_envs
+from mlagents.plugins.blame import find_culprit
 from mlagents.plugins.stats_writer import register_stats_writer_plugins
-from mlagents.plugins.trainer_type import register_trainer_plugins
+from mlagents.plugins.trainer_type import register_trainer_plugins, usable_plugins
 from mlagents.torch_utils import set_torch_config, torch
 from mlagents.trainers.cli_options import create_parser
 from mlagents.trainers.exception import TrainerConfigError, TrainerError
@@ -40,6 +43,8 @@ USER_ERRORS = (TrainerConfigError, TrainerError, UnityException)
 
 MAX_RANDOM_SEED = 10000
 
+_HOW_TO_SEE_MORE = "Only frames of the plug-in are shown; --debug shows all."
+
 
 def get_version_string() -> str:
     """Return the versions of all that matters to a run."""
@@ -55,8 +60,9 @@ def parse_command_line(argv: Optional[List[str]] = None) -> RunOptions:
     :param argv: the arguments after the command; None for the process's own.
     :raises TrainerConfigError: something in them is wrong.
     """
+    arguments = create_parser(get_version_string).parse_args(argv)
     register_trainer_plugins()
-    return RunOptions.from_argparse(create_parser(get_version_string).parse_args(argv))
+    return RunOptions.from_argparse(arguments)
 
 
 def run_cli(options: RunOptions) -> None:
@@ -82,13 +88,11 @@ def run_training(run_seed: int, options: RunOptions, num_areas: int) -> None:
     set_torch_config(options.torch_settings)
     source = resolve_env(options.env_settings.env_path)
     run.check()
-    _seed_everything(run_seed)
 
-    with StopRequest() as stop, progress_display() as progress:
+    with StopRequest() as stop, progress_display() as progress, _stats_writers(options):
+        _seed_everything(run_seed)  # after the code of plug-ins that may have nothing to do with this run
         env_manager = _make_env_manager(source, options, run_seed, num_areas)
         try:
-            for writer in register_stats_writer_plugins(options):
-                StatsReporter.add_writer(writer)
             controller = TrainerController(
                 _make_trainer_factory(options, run, run_seed),
                 _environment_parameters(options, run_seed),
@@ -106,11 +110,21 @@ def run_training(run_seed: int, options: RunOptions, num_areas: int) -> None:
                     _write_logs(run, controller)
         finally:
             env_manager.close()
-            StatsReporter.close_writers()
     names = list(controller.trainers)
     if learns:
         settings = options.checkpoint_settings
         print(closing_message(settings.run_id, settings.results_dir, run.final_models(names), stop.requested))
+
+
+@contextlib.contextmanager
+def _stats_writers(options: RunOptions) -> Iterator[None]:
+    """Hand the run's statistics to the writers of all plug-ins, and close them in the end."""
+    try:
+        for writer in register_stats_writer_plugins(options):
+            StatsReporter.add_writer(writer)
+        yield
+    finally:
+        StatsReporter.close_writers()
 
 
 def _seed_everything(run_seed: int) -> None:
@@ -184,21 +198,36 @@ def _write_logs(run: RunDirectory, controller: TrainerController) -> None:
         logger.warning(f"The logs of the run could not be written to {run.logs_path}: {error}.")
 
 
+def _message_for(error: Exception) -> Optional[str]:
+    """Return what to tell a user of an error: what is theirs to mend, or a plug-in's; None for a bug of ours."""
+    culprit = find_culprit(error, usable_plugins())
+    if isinstance(error, USER_ERRORS):
+        if culprit is None or culprit.raised_it:
+            return str(error)
+        return f"{error}\nThis concerns the plug-in {culprit.plugin}."
+    return f"{culprit}\n{_HOW_TO_SEE_MORE}" if culprit is not None else None
+
+
 def main() -> None:
-    """Run ``mlagents-learn``; a user's mistake is one message and exit code 1."""
+    """Run ``mlagents-learn``; a user's mistake, or a plug-in's, is one message and exit code 1."""
     try:
         run_cli(parse_command_line())
-    except USER_ERRORS as error:
-        if "--debug" in sys.argv:
-            traceback.print_exc()
-        print(f"mlagents-learn: error: {error}", file=sys.stderr)
-        sys.exit(1)
     except KeyboardInterrupt:
         print("mlagents-learn: stopped before training began; nothing was written.", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         # Whoever read the output has gone; Python would fail again on flushing it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except bdb.BdbQuit:  # of a breakpoint, left by "quit"
+        sys.exit(1)
+    except Exception as error:
+        message = _message_for(error)
+        if message is None:
+            raise
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        print(f"mlagents-learn: error: {message}", file=sys.stderr)
         sys.exit(1)
 
 

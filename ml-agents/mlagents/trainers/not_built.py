@@ -29,7 +29,6 @@ _FOR_A_RUN = [
 ]
 
 _FOR_A_BEHAVIOR = [
-    _NotBuilt("memory (LSTM)", "network_settings.memory"),
     _NotBuilt(
         "an image encoder other than simple",
         "network_settings.vis_encode_type",

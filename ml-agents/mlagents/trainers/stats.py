@@ -93,7 +93,11 @@ class StatsWriter(abc.ABC):
     """Takes the statistics to one place: a file, a terminal, a service.
 
     Plug-ins add theirs through the entry point group `mlagents.stats_writer`.
+
+    :cvar origin: the plug-in that it comes from, for messages; empty for our own.
     """
+
+    origin: str = ""
 
     def on_add_stat(  # noqa: B027  # optional
         self,
@@ -342,8 +346,9 @@ class StatsReporter:
             if (id(writer), method) not in failing:
                 failing.add((id(writer), method))
                 logger.warning(
-                    "The statistics writer %s failed in %s: %s: %s. The run goes on.",
+                    "The statistics writer %s%s failed in %s: %s: %s. The run goes on.",
                     type(writer).__name__,
+                    writer.origin and f" of {writer.origin}",
                     method,
                     type(error).__name__,
                     error,

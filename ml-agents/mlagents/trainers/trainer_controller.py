@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Mapping, Optional
 from mlagents.trainers.agent_processor import AgentManager
 from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers
 from mlagents.trainers.env_manager import EnvironmentStep, EnvManager
-from mlagents.trainers.exception import TrainerConfigError
+from mlagents.trainers.exception import NotFiniteError, TrainerConfigError
 from mlagents.trainers.stats import StatsPropertyType
 from mlagents.trainers.stop_request import StopRequest
 from mlagents.trainers.terminal import ProgressDisplay
@@ -145,20 +145,31 @@ class TrainerController:
     def _save_models(self, after: Optional[BaseException] = None) -> None:
         """Save every trainer's state and model.
 
-        After an error a second one is only logged: the first is the one to report, and the other trainers' models
-        are still to be saved.
+        A trainer whose model cannot be saved keeps none of the others from being saved. Its error is raised at the end,
+        unless the models are saved after an error, which then is the one to report. A model that made a loss NaN is
+        not put in the place of an earlier one, though its parameters may still be finite.
         """
         if not self.train_model:
             return
+        errors: List[Exception] = []
         for name, trainer in self.trainers.items():
             if trainer.get_step == 0:
                 continue  # nothing was learned
+            if isinstance(after, NotFiniteError) and after.behavior_name == name and _has_checkpoint(trainer):
+                continue
             try:
                 trainer.save_model()
             except Exception as error:
-                if after is None:
-                    raise
-                logger.error(f"The model of {name} could not be saved: {error}")
+                errors.append(error)
+                if after is not None or len(errors) > 1:
+                    logger.error(f"The model of {name} could not be saved: {error}")
+        if errors and after is None:
+            raise errors[0]
+
+
+def _has_checkpoint(trainer: Trainer) -> bool:
+    history = getattr(trainer, "checkpoints", None)
+    return history is not None and bool(history.checkpoints)
 
 
 def _report_settings(trainer: Trainer) -> None:

@@ -40,6 +40,7 @@ class AgentExperience(NamedTuple):
     """One step of one agent: what it saw and did, and what it got for it.
 
     :param action_mask: per discrete branch, bool, True = forbidden; None where nothing is.
+    :param memory: (M,), what it remembered when it decided; None without memory.
     """
 
     obs: List[np.ndarray]
@@ -94,6 +95,7 @@ class TrajectoryColumns:
     group_reward: np.ndarray  # (T,)
     continuous_log_probs: Optional[np.ndarray] = None  # (T, C)
     discrete_log_probs: Optional[np.ndarray] = None  # (T, D)
+    memory: Optional[np.ndarray] = None  # (T, M), before each decision
     branches: Sequence[int] = field(default_factory=tuple)  # D sizes
 
     def __len__(self) -> int:
@@ -107,7 +109,7 @@ class TrajectoryColumns:
         branches = next((tuple(map(len, step.action_mask)) for step in steps if step.action_mask is not None), ())
         nothing = np.zeros(sum(branches), dtype=bool)
         masks = [nothing if step.action_mask is None else np.concatenate(step.action_mask) for step in steps]
-        has_log_probs = first.action_probs is not None
+        has_log_probs, has_memory = first.action_probs is not None, first.memory is not None
         return TrajectoryColumns(
             obs=[np.array([step.obs[i] for step in steps], dtype=np.float32) for i in range(len(first.obs))],
             reward=np.array([step.reward for step in steps], dtype=np.float32),
@@ -120,6 +122,7 @@ class TrajectoryColumns:
             group_reward=np.array([step.group_reward for step in steps], dtype=np.float32),
             continuous_log_probs=_stacked_log_probs(steps, "continuous") if has_log_probs else None,
             discrete_log_probs=_stacked_log_probs(steps, "discrete") if has_log_probs else None,
+            memory=np.array([step.memory for step in steps], dtype=np.float32) if has_memory else None,
             branches=branches,
         )
 
@@ -140,7 +143,7 @@ class TrajectoryColumns:
             action_mask=np.split(self.action_mask[t], np.cumsum(self.branches)[:-1]) if self.branches else None,
             prev_action=self.prev_discrete[t],
             interrupted=bool(self.interrupted[t]),
-            memory=None,
+            memory=None if self.memory is None else self.memory[t],
             group_status=[],
             group_reward=float(self.group_reward[t]),
         )
@@ -221,6 +224,7 @@ class Trajectory:
         n_steps = len(columns)
         buffer = AgentBuffer()
         buffer.agent_id = self.agent_id
+        buffer.ends_episode = self.done_reached
 
         def put(key: AgentBufferKey, values: np.ndarray, padding_value: float = 0.0) -> None:
             buffer[key] = AgentBufferField.holding(values, padding_value)
@@ -241,6 +245,8 @@ class Trajectory:
             put(BufferKey.DISCRETE_LOG_PROBS, columns.discrete_log_probs.copy())
         put(BufferKey.ACTION_MASK, 1.0 - columns.action_mask.astype(np.float32), padding_value=1.0)
         put(BufferKey.PREV_ACTION, columns.prev_discrete.copy())
+        if columns.memory is not None:
+            put(BufferKey.MEMORY, columns.memory.copy())
         put(BufferKey.ENVIRONMENT_REWARDS, columns.reward.copy())
         put(BufferKey.GROUP_REWARD, columns.group_reward.copy())
         return buffer

@@ -20,6 +20,7 @@ __all__ = ["Policy", "UnityPolicyException"]
 class Policy(ABC):
     """Decides for all agents of a behaviour at once.
 
+    :ivar use_recurrent: whether agents remember: what they do is learned from sequences of steps.
     :ivar sequence_length: rows per training sequence (T); 1 without memory.
     :ivar m_size: floats of memory per agent (M); 0 without memory.
     """
@@ -38,7 +39,17 @@ class Policy(ABC):
 
     @abstractmethod
     def get_action(self, decision_requests: DecisionSteps, worker_id: int = 0) -> ActionInfo:
-        """Decide for every agent of `decision_requests`."""
+        """Decide for every agent of `decision_requests`.
+
+        :param worker_id: which worker they are in. Within it, an agent's id belongs to one agent at a time, whatever
+            its behaviour: a policy with memory knows agents by worker and id, and teams may share a policy.
+        """
+
+    def end_episodes(self, worker_id: int, agent_ids: np.ndarray) -> None:  # noqa: B027  # may stay as it is
+        """Take note that episodes of some agents ended, before their next decision; nothing to do without memory."""
+
+    def end_all_episodes(self) -> None:  # noqa: B027
+        """Take note that all environments start anew; nothing to do without memory."""
 
     @staticmethod
     def check_nan_action(action: Optional[ActionTuple]) -> None:
@@ -50,9 +61,9 @@ class Policy(ABC):
             Policy._raise_not_finite()
 
     @staticmethod
-    def _raise_not_finite() -> NoReturn:
+    def _raise_not_finite(what: str = "an action") -> NoReturn:
         raise UnityPolicyException(
-            "The policy gave an action that is NaN: its parameters are no longer finite. Go back to an "
+            f"The policy gave {what} that is NaN: its parameters are no longer finite. Go back to an "
             "earlier checkpoint with --initialize-from, and lower the learning rate."
         )
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from mlagents.torch_utils import default_device, torch
 from mlagents.trainers.action_info import ActionInfo
+from mlagents.trainers.behavior_id_utils import GlobalAgentIds
+from mlagents.trainers.policy.agent_memories import AgentMemories
 from mlagents.trainers.policy.policy import Policy
 from mlagents.trainers.settings import NetworkSettings
 from mlagents.trainers.torch_entities.array_inference import ArrayActor, ArrayCache
 from mlagents.trainers.torch_entities.networks import GlobalSteps
 from mlagents.trainers.torch_entities.utils import ModelUtils
 from mlagents_envs.base_env import BehaviorSpec, DecisionSteps
+from mlagents_envs.exception import UnityPolicyException
 from mlagents_envs.timers import timed
 
 EPSILON = 1e-7
@@ -46,6 +49,7 @@ class TorchPolicy(Policy):
         )
         self.actor.to(default_device())
         self._array_actor = ArrayCache(ArrayActor)
+        self._memories = AgentMemories()
 
     @property
     def export_memory_size(self) -> int:
@@ -61,21 +65,42 @@ class TorchPolicy(Policy):
         return allowed
 
     @timed
-    def evaluate(
-        self, decision_requests: DecisionSteps, global_agent_ids: Optional[List[str]] = None
-    ) -> Dict[str, Any]:
-        """Run the actor on N agents.
+    def evaluate(self, decision_requests: DecisionSteps, global_agent_ids: Sequence[str] = ()) -> Dict[str, Any]:
+        """Run the actor on N agents; with memory, go on from what they remember and keep what they then do.
 
+        :param global_agent_ids: whose memories they are: as `get_action` gives them, else taken for worker 0's.
         :returns: what the actor gave (``env_action``, and where it has them ``log_probs`` and ``entropy``), as
-            NumPy, and ``action``, the actions to learn from.
+            NumPy, and ``action``, the actions to learn from; with memory also ``memory_in`` (N, M), what the agents
+            remembered before, and ``memory_out`` (N, M), if the actor gave any.
+        :raises UnityPolicyException: the actor gave memories that are NaN or of a wrong shape.
         """
         allowed = self._allowed_choices(decision_requests)
+        if self.use_recurrent:
+            worker_id = global_agent_ids.worker_id if isinstance(global_agent_ids, GlobalAgentIds) else 0
+            return self._evaluate_with_memory(decision_requests, allowed, worker_id)
         arrays = self._array_actor.get(self.actor)
         if arrays is not None:
             return arrays.act(decision_requests.obs, allowed)._asdict()
-        return self._evaluate_in_torch(decision_requests, allowed)
+        return self._evaluate_in_torch(decision_requests, allowed, None)[0]
 
-    def _evaluate_in_torch(self, decision_requests: DecisionSteps, allowed: Optional[np.ndarray]) -> Dict[str, Any]:
+    def _evaluate_with_memory(
+        self, decision_requests: DecisionSteps, allowed: Optional[np.ndarray], worker_id: int
+    ) -> Dict[str, Any]:
+        agent_ids = decision_requests.agent_id
+        memories = self._memories.get(worker_id, agent_ids, self.m_size)
+        before = torch.tensor(memories[None], device=default_device())
+        run_out, after = self._evaluate_in_torch(decision_requests, allowed, before)
+        run_out["memory_in"] = memories
+        if after is not None:
+            run_out["memory_out"] = _memory_rows(after, memories.shape)
+            if np.isnan(run_out["memory_out"]).any():
+                self._raise_not_finite("a memory")
+            self._memories.set(worker_id, agent_ids, run_out["memory_out"])
+        return run_out
+
+    def _evaluate_in_torch(
+        self, decision_requests: DecisionSteps, allowed: Optional[np.ndarray], memories: Optional[torch.Tensor]
+    ) -> Tuple[Dict[str, Any], Optional[torch.Tensor]]:
         """Run the actor's own method, under `no_grad`: a plug-in's actor may keep tensors until the next update."""
         device = default_device()
         obs = [ModelUtils.list_to_tensor(values) for values in decision_requests.obs]
@@ -86,23 +111,24 @@ class TorchPolicy(Policy):
                 allowed = np.ones((len(decision_requests), sum(branches)), dtype=np.float32)
             masks = torch.as_tensor(allowed, device=device)
         with torch.no_grad():
-            action, outputs, _ = self.actor.get_action_and_stats(obs, masks=masks, memories=None)
+            action, outputs, new_memories = self.actor.get_action_and_stats(obs, masks=masks, memories=memories)
         run_out: Dict[str, Any] = outputs
         run_out["action"] = action.to_action_tuple()
         if "log_probs" in run_out:
             run_out["log_probs"] = run_out["log_probs"].to_log_probs_tuple()
         if "entropy" in run_out:
             run_out["entropy"] = ModelUtils.to_numpy(run_out["entropy"])
-        return run_out
+        return run_out, new_memories
 
     def get_action(self, decision_requests: DecisionSteps, worker_id: int = 0) -> ActionInfo:
-        """Decide for every agent of `decision_requests`.
+        """Decide for every agent of `decision_requests`; with memory, keep what they remember for the next time.
 
-        :raises UnityPolicyException: the actor's output is NaN.
+        :raises UnityPolicyException: the actor's output is NaN, or its memories have a wrong shape.
         """
         if not len(decision_requests):
             return ActionInfo.empty()
-        run_out = self.evaluate(decision_requests)
+        agent_ids = decision_requests.agent_id
+        run_out = self.evaluate(decision_requests, GlobalAgentIds(worker_id, agent_ids))
         self.check_nan_action(run_out["action"])
         if "entropy" in run_out and not np.isfinite(run_out["entropy"]).all():
             self._raise_not_finite()  # choices cannot be NaN, but their probabilities can
@@ -110,8 +136,16 @@ class TorchPolicy(Policy):
             action=run_out["action"],
             env_action=run_out["env_action"],
             outputs=run_out,
-            agent_ids=decision_requests.agent_id,  # type: ignore[arg-type]  # an array reads as a sequence
+            agent_ids=agent_ids,  # type: ignore[arg-type]  # an array reads as a sequence
         )
+
+    def end_episodes(self, worker_id: int, agent_ids: np.ndarray) -> None:
+        """Let agents whose episodes ended start the next ones without memory."""
+        self._memories.forget(worker_id, agent_ids)
+
+    def end_all_episodes(self) -> None:
+        """Let all agents start without memory."""
+        self._memories.clear()
 
     def get_current_step(self) -> int:
         """Return the steps of training so far."""
@@ -143,3 +177,16 @@ class TorchPolicy(Policy):
     def get_modules(self) -> Dict[str, Any]:
         """Return what of the policy belongs into a checkpoint."""
         return {"Policy": self.actor, "global_step": self.global_step}
+
+
+def _memory_rows(memories: torch.Tensor, shape: Tuple[int, ...]) -> np.ndarray:
+    """Return an actor's memories as rows of `shape`, (N, M).
+
+    :raises UnityPolicyException: they are not (1, N, M).
+    """
+    if tuple(memories.shape) != (1, *shape):
+        raise UnityPolicyException(
+            f"The actor gave memories of shape {tuple(memories.shape)} for {shape[0]} agents. With policy.m_size "
+            f"{shape[1]} they have to be {(1, *shape)}: give that shape, or set m_size to what the actor remembers."
+        )
+    return ModelUtils.to_numpy(memories[0])

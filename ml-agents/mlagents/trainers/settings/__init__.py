@@ -13,6 +13,7 @@ from mlagents.trainers.settings.environment_parameters import (
 )
 from mlagents.trainers.settings.fields import SettingValueError, ensure_attrs_class, setting
 from mlagents.trainers.settings.hyperparameters import (
+    ActorCriticSettings,
     BehavioralCloningSettings,
     HyperparamSettings,
     OffPolicyHyperparamSettings,
@@ -43,6 +44,7 @@ from mlagents.trainers.settings.run import (
 from mlagents.trainers.settings.trainer import SelfPlaySettings, TrainerSettings
 
 __all__ = [
+    "ActorCriticSettings",
     "BehavioralCloningSettings",
     "CheckpointSettings",
     "CompletionCriteriaSettings",

@@ -4,7 +4,7 @@ from typing import Optional
 
 import attr
 
-from mlagents.trainers.settings.fields import NOT_NEGATIVE, POSITIVE, Range, setting
+from mlagents.trainers.settings.fields import FRACTION, NOT_NEGATIVE, POSITIVE, Range, setting
 from mlagents.trainers.settings.network import ScheduleType
 
 
@@ -39,6 +39,14 @@ class OnPolicyHyperparamSettings(HyperparamSettings):
     """What algorithms have that learn from the current policy's experience alone."""
 
     num_epoch: int = setting(3, help="Passes over the buffer per update.", check=POSITIVE)
+
+
+@attr.s(auto_attribs=True)
+class ActorCriticSettings(OnPolicyHyperparamSettings):
+    """What actor-critic algorithms have that estimate advantages by GAE."""
+
+    lambd: float = setting(0.95, help="Lambda of the generalized advantage estimation.", check=FRACTION)
+    shared_critic: bool = setting(False, help="Whether actor and critic share a body.")
 
 
 @attr.s(auto_attribs=True)

@@ -199,7 +199,7 @@ class _Reader:
         if not self._is_mapping(value, path):
             return None
         fields = {field.alias: field for field in attr.fields(ensure_attrs_class(cls)) if field.init}
-        kinds = {**_annotations(cls), **kinds}
+        kinds = {**annotations_of(cls), **kinds}
         before = len(self.errors)
         given = {}
         for key, item in (value or {}).items():
@@ -271,7 +271,8 @@ class _Reader:
 _SAMPLER_KEYS = ("sampler_type", "sampler_parameters")
 
 
-def _annotations(cls: type) -> Dict[str, Any]:
+def annotations_of(cls: type) -> Dict[str, Any]:
+    """Return the types of a class's fields by name, unresolved where they cannot be resolved."""
     try:
         return typing.get_type_hints(cls)
     except NameError:  # a plug-in's annotation that exists for type checkers alone

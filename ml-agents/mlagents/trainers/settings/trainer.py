@@ -46,7 +46,9 @@ class TrainerSettings(ExportableSettings):
     default_override: ClassVar[Optional["TrainerSettings"]] = None
     """Settings for behaviours without an entry in runs that have no `default_settings`; None makes them an error."""
 
-    trainer_type: str = setting("ppo", help="The algorithm: ppo, or a name that an installed plug-in gives.")
+    trainer_type: str = setting(
+        "ppo", help="The algorithm: ppo, a name that an installed plug-in gives, or package.module:Class of your own."
+    )
     hyperparameters: HyperparamSettings = setting(
         attr.Factory(_default_hyperparameters, takes_self=True), help="The algorithm's own settings."
     )

@@ -1,4 +1,4 @@
-"""Building blocks of networks: linear layers with chosen initial weights, Swish, LayerNorm."""
+"""Building blocks of networks: linear and recurrent layers with chosen initial weights, Swish, LayerNorm."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Callable, Dict, Tuple
 
 from mlagents.torch_utils import nn, torch
+from mlagents.trainers.torch_entities.model_serialization import exporting_to_onnx
 
 
 class Swish(nn.Module):
@@ -65,6 +66,33 @@ def linear_layer(
     return layer
 
 
+def lstm_layer(
+    input_size: int,
+    hidden_size: int,
+    num_layers: int = 1,
+    batch_first: bool = True,
+    forget_bias: float = 1.0,
+    kernel_init: Initialization = Initialization.XavierGlorotUniform,
+    bias_init: Initialization = Initialization.Zero,
+) -> nn.LSTM:
+    """Return an LSTM whose four gates have initial weights drawn each on its own.
+
+    :param forget_bias: added to the forget gate in both of torch's biases, so that it counts twice. A cell that
+        starts by keeping what it holds learns over longer times (Jozefowicz, Zaremba and Sutskever, 2015, "An
+        empirical exploration of recurrent network architectures").
+    """
+    lstm = nn.LSTM(input_size, hidden_size, num_layers, batch_first=batch_first)
+    with torch.no_grad():
+        for name, parameter in lstm.named_parameters():
+            initialize = _INITIALIZERS[kernel_init if name.startswith("weight") else bias_init]
+            _, forget, _, _ = gates = parameter.chunk(4)  # torch's order: input, forget, cell, output
+            for gate in gates:
+                initialize(gate)
+            if name.startswith("bias"):
+                forget.add_(forget_bias)
+    return lstm
+
+
 class MemoryModule(nn.Module):
     """A layer that carries a memory from step to step."""
 
@@ -116,3 +144,44 @@ class LinearEncoder(nn.Module):
             # For small networks the bookkeeping of a module's __call__ costs as much as Swish itself.
             encoding = layer.forward(encoding)
         return encoding
+
+
+class LSTM(MemoryModule):
+    """An LSTM (Hochreiter and Schmidhuber, 1997) whose memory is one vector: hidden state, then cell state.
+
+    :param memory_size: M, even: its output has half of it.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        memory_size: int,
+        num_layers: int = 1,
+        forget_bias: float = 1.0,
+        kernel_init: Initialization = Initialization.XavierGlorotUniform,
+        bias_init: Initialization = Initialization.Zero,
+    ):
+        super().__init__()
+        self.hidden_size = memory_size // 2
+        self.lstm = lstm_layer(
+            input_size, self.hidden_size, num_layers, True, forget_bias, kernel_init=kernel_init, bias_init=bias_init
+        )
+
+    @property
+    def memory_size(self) -> int:
+        """The size of one agent's memory (M)."""
+        return 2 * self.hidden_size
+
+    def forward(self, input_tensor: torch.Tensor, memories: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Return the output (S, T, M / 2) and the new memories (1, S, M); see `MemoryModule`.
+
+        In an exported model memories are (S, 1, M), since there every tensor has its batch first.
+        """
+        if exporting_to_onnx.is_exporting():
+            memories = memories.transpose(0, 1)
+        hidden, cell = memories.narrow(-1, 0, self.hidden_size), memories.narrow(-1, self.hidden_size, self.hidden_size)
+        output, (hidden, cell) = self.lstm(input_tensor, (hidden.contiguous(), cell.contiguous()))
+        new_memories = torch.cat([hidden, cell], dim=-1)
+        if exporting_to_onnx.is_exporting():
+            new_memories = new_memories.transpose(0, 1)
+        return output, new_memories

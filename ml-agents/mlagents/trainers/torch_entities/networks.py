@@ -17,7 +17,7 @@ from mlagents.trainers.torch_entities.action_model import ActionModel
 from mlagents.trainers.torch_entities.agent_action import AgentAction
 from mlagents.trainers.torch_entities.decoders import ValueHeads
 from mlagents.trainers.torch_entities.encoders import VectorInput
-from mlagents.trainers.torch_entities.layers import LinearEncoder
+from mlagents.trainers.torch_entities.layers import LSTM, LinearEncoder
 from mlagents.trainers.torch_entities.utils import ModelUtils
 from mlagents.trainers.trajectory import ObsUtil
 from mlagents_envs.base_env import ActionSpec, ObservationSpec
@@ -75,10 +75,11 @@ class ObservationEncoder(nn.Module):
 
 
 class NetworkBody(nn.Module):
-    """Everything of a network before its heads: observations, and on request actions, to `h_size` features.
+    """Everything of a network before its heads: observations, and on request actions, to features.
 
     :param encoded_act_size: the width of the actions that `forward` gets.
-    :raises UnityTrainerException: the settings or the observations ask for what networks cannot do yet.
+    :ivar h_size: the hidden units of each layer.
+    :raises UnityTrainerException: there is no encoder for one of the observations.
     """
 
     def __init__(
@@ -88,12 +89,10 @@ class NetworkBody(nn.Module):
         encoded_act_size: int = 0,
     ):
         super().__init__()
-        if network_settings.memory is not None:
-            raise UnityTrainerException("network_settings: memory is set; networks cannot have a memory yet.")
         self.normalize = network_settings.normalize
-        self.use_lstm = False
+        self.use_lstm = network_settings.memory is not None
         self.h_size = network_settings.hidden_units
-        self.m_size = 0
+        self.m_size = network_settings.memory.memory_size if network_settings.memory is not None else 0
         self.observation_encoder = ObservationEncoder(
             observation_specs, self.h_size, network_settings.vis_encode_type, self.normalize
         )
@@ -103,11 +102,17 @@ class NetworkBody(nn.Module):
         self._body_endoder = LinearEncoder(
             self.observation_encoder.total_enc_size + encoded_act_size, network_settings.num_layers, self.h_size
         )
+        self.lstm: Optional[LSTM] = LSTM(self.h_size, self.m_size) if self.use_lstm else None
 
     @property
     def memory_size(self) -> int:
         """The size of an agent's memory (M), 0 for none."""
-        return self.m_size
+        return 0 if self.lstm is None else self.lstm.memory_size
+
+    @property
+    def encoding_size(self) -> int:
+        """The width of the features: half the memory where there is one, else `h_size`."""
+        return self.h_size if self.lstm is None else self.lstm.memory_size // 2
 
     def update_normalization(self, buffer: AgentBuffer) -> None:
         """Take the observations of a trajectory into the statistics of normalised vectors."""
@@ -124,15 +129,23 @@ class NetworkBody(nn.Module):
         memories: Optional[torch.Tensor] = None,
         sequence_length: int = 1,
     ) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
-        """Return features (B, h_size) and the new memories.
+        """Return features (B, encoding_size) and the new memories.
 
         :param actions: (B, encoded_act_size).
-        :param sequence_length: T.
+        :param memories: before the first step of each sequence; a body that has a memory needs them.
+        :param sequence_length: T; row s * T + t is step t of sequence s.
         """
         encoding = self.observation_encoder(inputs)
         if actions is not None:
             encoding = torch.cat([encoding, actions], dim=1)
-        return self._body_endoder(encoding), memories
+        encoding = self._body_endoder(encoding)
+        if self.lstm is None:
+            return encoding, memories
+        if memories is None:
+            raise UnityTrainerException("A network with a memory was evaluated without memories.")
+        sequences = encoding.reshape(-1, sequence_length, self.h_size)
+        output, memories = self.lstm(sequences, memories)
+        return output.reshape(-1, self.encoding_size), memories
 
 
 class Critic(abc.ABC):
@@ -170,7 +183,7 @@ class ValueNetwork(nn.Module, Critic):
     ):
         super().__init__()
         self.network_body = NetworkBody(observation_specs, network_settings, encoded_act_size)
-        self.value_heads = ValueHeads(stream_names, self.network_body.h_size, outputs_per_stream)
+        self.value_heads = ValueHeads(stream_names, self.network_body.encoding_size, outputs_per_stream)
 
     def update_normalization(self, buffer: AgentBuffer) -> None:
         """Take the observations of a trajectory into the statistics of normalised vectors."""
@@ -270,7 +283,7 @@ class SimpleActor(nn.Module, Actor):
         self.act_size_vector_deprecated = _constant([continuous_size + sum(branches)])
         self.network_body = NetworkBody(observation_specs, network_settings)
         self.memory_size_vector = _constant([self.network_body.memory_size])
-        self.encoding_size = self.network_body.h_size
+        self.encoding_size = self.network_body.encoding_size
         self.action_model = ActionModel(
             self.encoding_size, action_spec, conditional_sigma, tanh_squash, network_settings.deterministic
         )
@@ -328,6 +341,8 @@ class SimpleActor(nn.Module, Actor):
             outputs += [actions.continuous, self.continuous_act_size_vector, actions.deterministic_continuous]
         if actions.discrete is not None:
             outputs += [actions.discrete, self.discrete_act_size_vector, actions.deterministic_discrete]
+        if self.network_body.memory_size > 0:
+            outputs.append(memories)
         return tuple(outputs)
 
 

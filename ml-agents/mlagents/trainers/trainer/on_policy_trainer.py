@@ -6,12 +6,8 @@ import abc
 from collections import defaultdict
 from typing import Any, Dict, List
 
-import numpy as np
-
-from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers
-from mlagents.trainers.buffer import AgentBuffer, BufferKey, RewardSignalUtil
-from mlagents.trainers.policy import Policy
-from mlagents.trainers.settings import OnPolicyHyperparamSettings, TrainerSettings
+from mlagents.trainers.buffer import BufferKey
+from mlagents.trainers.settings import TrainerSettings
 from mlagents.trainers.trainer.rl_trainer import RLTrainer
 from mlagents.trainers.trajectory import Trajectory
 
@@ -22,7 +18,7 @@ class OnPolicyTrainer(RLTrainer):
     """Updates when the buffer holds more than `buffer_size` experiences, in `num_epoch` passes of minibatches.
 
     A subclass defines `_process_trajectory`, which puts advantages into the update buffer, `create_policy` and
-    `create_optimizer`.
+    `create_optimizer`. `ActorCriticTrainer` has them all.
 
     :param behavior_name: the behaviour's name, as it is configured.
     :param reward_buff_cap: how many of the last episodes' returns are kept.
@@ -44,54 +40,13 @@ class OnPolicyTrainer(RLTrainer):
         artifact_path: str,
     ):
         super().__init__(behavior_name, trainer_settings, training, load, artifact_path, reward_buff_cap)
-        # A plug-in's settings class may be any; those of an on-policy trainer have what is read here.
+        # Of a class of the plug-in's own, which has what is read here.
         self.hyperparameters: Any = trainer_settings.hyperparameters
-        assert isinstance(self.hyperparameters, OnPolicyHyperparamSettings)
         self.seed = seed
-
-    def add_policy(self, parsed_behavior_id: BehaviorIdentifiers, policy: Policy) -> None:
-        """Take on a policy to train; all teams of a behaviour share one."""
-        self.policies[parsed_behavior_id.behavior_id] = policy
-        if policy is self.policy:
-            return
-        self.policy = policy
-        self.optimizer = self.create_optimizer()
-        self.model_saver.register(self.policy)
-        self.model_saver.register(self.optimizer)
-        self.model_saver.initialize_or_load()
-        self._step = self.policy.get_current_step()
-
-    def get_policy(self, name_behavior_id: str) -> Policy:
-        """Return the policy, the same for every team."""
-        policy: Policy = self.policy
-        return policy
 
     def _is_ready_update(self) -> bool:
         """Return whether the buffer holds more than `buffer_size` experiences."""
         return self.update_buffer.num_experiences > int(self.hyperparameters.buffer_size)
-
-    def _evaluate_values(self, trajectory: Trajectory, buffer: AgentBuffer) -> Dict[str, float]:
-        """Put the critic's values into `buffer`; return by reward signal the value of what came after."""
-        done = trajectory.done_reached and not trajectory.interrupted
-        estimates, next_values, memories = self.optimizer.get_trajectory_value_estimates(
-            buffer, trajectory.next_obs, done
-        )
-        if memories is not None:
-            buffer[BufferKey.CRITIC_MEMORY].set(memories)
-        for name, values in estimates.items():
-            buffer[RewardSignalUtil.value_estimates_key(name)].set(values)
-            signal = self.optimizer.reward_signals[name].name.capitalize()
-            self._stats_reporter.add_stat(f"Policy/{signal} Value Estimate", float(values.mean()))
-        return dict(next_values)
-
-    def _evaluate_rewards(self, agent_id: str, buffer: AgentBuffer) -> None:
-        """Put every signal's rewards into `buffer`, and count them towards the agent's episode."""
-        environment_reward = float(buffer[BufferKey.ENVIRONMENT_REWARDS].to_ndarray().sum())
-        self.collected_rewards["environment"][agent_id] += environment_reward
-        for name, signal in self.optimizer.reward_signals.items():
-            rewards = signal.evaluate(buffer) * signal.strength
-            buffer[RewardSignalUtil.rewards_key(name)].set(rewards)
-            self.collected_rewards[name][agent_id] += float(rewards.sum())
 
     @abc.abstractmethod
     def _process_trajectory(self, trajectory: Trajectory) -> None:
@@ -99,10 +54,15 @@ class OnPolicyTrainer(RLTrainer):
         super()._process_trajectory(trajectory)
 
     def _normalize_advantages(self) -> None:
-        """Give the advantages of the whole update mean 0 and standard deviation 1."""
+        """Give the advantages of the whole update mean 0 and standard deviation 1; padding stays 0."""
+        if BufferKey.ADVANTAGES not in self.update_buffer:
+            return  # a trainer that does without
         advantages = self.update_buffer[BufferKey.ADVANTAGES].to_ndarray()
-        centred = advantages - advantages.mean()
-        self.update_buffer[BufferKey.ADVANTAGES].set(centred / (advantages.std() + ADVANTAGE_EPSILON))
+        is_valid = self.update_buffer[BufferKey.MASKS].to_ndarray() > 0
+        valid = advantages[is_valid]
+        normalized = (advantages - valid.mean()) / (valid.std() + ADVANTAGE_EPSILON)
+        normalized[~is_valid] = 0
+        self.update_buffer[BufferKey.ADVANTAGES].set(normalized)
 
     def _update_policy(self) -> bool:
         """Learn from the update buffer in `num_epoch` passes of shuffled minibatches, then empty it.
@@ -110,21 +70,20 @@ class OnPolicyTrainer(RLTrainer):
         A pass leaves out what is beyond its last whole minibatch.
         """
         self.cumulative_returns_since_policy_update.clear()
-        self._normalize_advantages()
         sequence_length = self.policy.sequence_length
         n_experiences = self.update_buffer.num_experiences
-        n_sequences = max(min(self.hyperparameters.batch_size, n_experiences) // sequence_length, 1)
+        n_sequences = max(1, min(self.hyperparameters.batch_size, n_experiences) // sequence_length)
         batch_size = n_sequences * sequence_length
+        self._normalize_advantages()
         collected_stats: Dict[str, List[float]] = defaultdict(list)
         for _ in range(self.hyperparameters.num_epoch):
             self.update_buffer.shuffle(sequence_length=sequence_length)
             for start in range(0, n_experiences - batch_size + 1, batch_size):
                 minibatch = self.update_buffer.make_mini_batch(start, start + batch_size)
-                update_stats = self.optimizer.update(minibatch, n_sequences)
+                update_stats = self._learn_from(minibatch, n_sequences)
                 update_stats.update(self.optimizer.update_reward_signals(minibatch))
                 for name, value in update_stats.items():
                     collected_stats[name].append(value)
-        for name, values in collected_stats.items():
-            self._stats_reporter.add_stat(name, float(np.mean(values)))
+        self._report_update_stats(collected_stats)
         self._clear_update_buffer()
         return True

@@ -5,17 +5,21 @@ from __future__ import annotations
 import abc
 import time
 from collections import defaultdict
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 
+from mlagents.plugins.blame import place_of
 from mlagents.trainers.agent_processor import AgentManagerQueue
-from mlagents.trainers.buffer import AgentBuffer, BufferKey
+from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers
+from mlagents.trainers.buffer import AgentBuffer, BufferKey, RewardSignalUtil
+from mlagents.trainers.exception import NotFiniteError
 from mlagents.trainers.model_saver.checkpoints import CheckpointHistory, ModelCheckpoint
 from mlagents.trainers.model_saver.model_saver import BaseModelSaver
 from mlagents.trainers.model_saver.torch_model_saver import TorchModelSaver
 from mlagents.trainers.optimizer import Optimizer
 from mlagents.trainers.optimizer.torch_optimizer import TorchOptimizer
+from mlagents.trainers.policy import Policy
 from mlagents.trainers.settings import TrainerSettings
 from mlagents.trainers.trainer.trainer import Trainer
 from mlagents.trainers.trajectory import Trajectory
@@ -48,10 +52,29 @@ class RLTrainer(Trainer):
         self.checkpoints = CheckpointHistory(self.trainer_settings.keep_checkpoints)
         self.model_saver = self.create_model_saver(self.trainer_settings, self.artifact_path, self.load)
 
+    def add_policy(self, parsed_behavior_id: BehaviorIdentifiers, policy: Policy) -> None:
+        """Take on a policy to train; all teams of a behaviour share one."""
+        self.policies[parsed_behavior_id.behavior_id] = policy
+        if policy is self.policy and self.optimizer is not None:
+            return
+        self.policy = policy
+        self.optimizer = self.create_optimizer()
+        self.model_saver.register(self.policy)
+        self.model_saver.register(self.optimizer)
+        self.model_saver.initialize_or_load()
+        self._step = self.policy.get_current_step()
+
+    def get_policy(self, name_behavior_id: str) -> Policy:
+        """Return the policy, the same for every team."""
+        policy: Policy = self.policy
+        return policy
+
     def end_episode(self) -> None:
-        """Forget the returns of the episodes under way."""
+        """Forget the returns and the critic's memories of the episodes under way."""
         for rewards in self.collected_rewards.values():
             rewards.clear()
+        if self.optimizer is not None:
+            self.optimizer.critic_memory_dict.clear()
 
     def _update_end_episode_stats(self, agent_id: str, optimizer: Optimizer) -> None:
         """Report the returns of an agent's episode, which has ended."""
@@ -68,6 +91,10 @@ class RLTrainer(Trainer):
     def _clear_update_buffer(self) -> None:
         """Drop the data of the next update."""
         self.update_buffer.reset_agent()
+
+    def _drop_surplus(self) -> None:
+        """Drop what was collected without being needed: nothing is learned any more, or was to be from the start."""
+        self._clear_update_buffer()
 
     @abc.abstractmethod
     def _is_ready_update(self) -> bool:
@@ -109,6 +136,31 @@ class RLTrainer(Trainer):
     def _update_policy(self) -> bool:
         """Improve the policy on the update buffer; return whether it changed."""
 
+    def _learn_from(self, minibatch: AgentBuffer, n_sequences: int) -> Dict[str, float]:
+        """Let the optimizer take its step on a minibatch; return its statistics.
+
+        :raises NotFiniteError: the loss or one of them is NaN.
+        """
+        try:
+            stats: Dict[str, float] = self.optimizer.update(minibatch, n_sequences)
+            for name, value in stats.items():
+                if value != value:
+                    kind = type(self.optimizer)
+                    raise NotFiniteError(f"{kind.__name__}.update ({place_of(kind.update)}) gave {name} = NaN")
+        except NotFiniteError as error:
+            message = (
+                f"Behavior {self.brain_name}, step {self.get_step}: {error}. The checkpoints in {self.artifact_path} "
+                f"stay as they were: go on from one of them. Lower the learning rate, and look for a division or a "
+                f"logarithm that can meet 0."
+            )
+            raise NotFiniteError(message, self.brain_name) from error
+        return stats
+
+    def _report_update_stats(self, collected: Mapping[str, Sequence[float]]) -> None:
+        """Report the means of what the steps of one update gave."""
+        for name, values in collected.items():
+            self._stats_reporter.add_stat(name, float(np.mean(values)))
+
     def _increment_step(self, n_steps: int, name_behavior_id: str) -> None:
         """Count `n_steps` more steps."""
         self._step += n_steps
@@ -144,6 +196,22 @@ class RLTrainer(Trainer):
         self._stats_reporter.set_stat("Is Training", float(self.should_still_train))
         self._stats_reporter.write_stats(step)
 
+    def _update_normalization(self, buffer: AgentBuffer) -> None:
+        """Take a trajectory's observations into the statistics of actor and critic, each once."""
+        if self.is_training:
+            self.policy.actor.update_normalization(buffer)
+            if self.optimizer.critic is not self.policy.actor:
+                self.optimizer.critic.update_normalization(buffer)
+
+    def _evaluate_rewards(self, agent_id: str, buffer: AgentBuffer) -> None:
+        """Put every signal's rewards into `buffer`, and count them towards the agent's episode."""
+        environment_reward = float(buffer[BufferKey.ENVIRONMENT_REWARDS].to_ndarray().sum())
+        self.collected_rewards["environment"][agent_id] += environment_reward
+        for name, signal in self.optimizer.reward_signals.items():
+            rewards = signal.evaluate(buffer) * signal.strength
+            buffer[RewardSignalUtil.rewards_key(name)].set(rewards)
+            self.collected_rewards[name][agent_id] += float(rewards.sum())
+
     def _append_to_update_buffer(self, agentbuffer_trajectory: AgentBuffer) -> None:
         """Add a trajectory, in padded sequences where there is memory, to the data of the next update."""
         agentbuffer_trajectory.resequence_and_append(self.update_buffer, training_length=self.policy.sequence_length)
@@ -170,7 +238,7 @@ class RLTrainer(Trainer):
             for queue in self.trajectory_queues:
                 self._take_in(queue)
         if not self.should_still_train:
-            self._clear_update_buffer()
+            self._drop_surplus()
         elif self._is_ready_update():
             with hierarchical_timer("_update_policy"):
                 updated = self._update_policy()

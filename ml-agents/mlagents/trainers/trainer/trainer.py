@@ -23,6 +23,7 @@ class Trainer(abc.ABC):
     :param load: whether to go on from the state in `artifact_path`.
     :param artifact_path: the folder of the behaviour's files; the final model lies beside it.
     :param reward_buff_cap: how many of the last episodes' returns are kept.
+    :ivar behavior_name: `brain_name`.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class Trainer(abc.ABC):
         artifact_path: str,
         reward_buff_cap: int = 1,
     ):
-        self.brain_name = brain_name
+        self.brain_name = self.behavior_name = brain_name
         self.trainer_settings = trainer_settings
         self.is_training = training
         self.load = load
@@ -51,11 +52,6 @@ class Trainer(abc.ABC):
     def stats_reporter(self) -> StatsReporter:
         """Where the trainer's statistics go."""
         return self._stats_reporter
-
-    @property
-    def behavior_name(self) -> str:
-        """The behaviour's name, as it is configured."""
-        return self.brain_name
 
     @property
     def parameters(self) -> TrainerSettings:
@@ -120,6 +116,6 @@ class Trainer(abc.ABC):
         self.trajectory_queues.append(trajectory_queue)
 
     @staticmethod
-    @abc.abstractmethod
     def get_trainer_name() -> str:
-        """Return the trainer's type, as configurations name it."""
+        """Return the trainer's type, as configurations name it; plug-ins register by it."""
+        raise NotImplementedError("This trainer does not name its type.")

@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, Optional
 
 import attr
 
-from mlagents.plugins import all_trainer_types
+from mlagents.plugins.trainer_type import get_trainer_class
 from mlagents.trainers.settings import TrainerSettings
 from mlagents.trainers.trainer.trainer import Trainer
 
@@ -54,7 +54,7 @@ class TrainerFactory:
         init_path = self.init_checkpoint(behavior_name, settings.init_path)
         if init_path != settings.init_path:
             settings = attr.evolve(settings, init_path=init_path)
-        trainer_class = all_trainer_types[settings.trainer_type]
+        trainer_class = get_trainer_class(settings.trainer_type)
         trainer: Trainer = trainer_class(
             behavior_name,
             REWARD_BUFFER_CAPACITY,

@@ -1,0 +1,1 @@
+"""PPO whose networks remember by a gated recurrent unit."""

@@ -1,0 +1,1 @@
+"""`mlagents-new-trainer`: the beginning of a trainer plug-in."""

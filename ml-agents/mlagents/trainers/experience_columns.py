@@ -1,0 +1,87 @@
+"""The arrays ``[slot, time, ...]`` in which the experiences of live agents gather."""
+
+from __future__ import annotations
+
+from typing import Dict, NamedTuple, Tuple
+
+import numpy as np
+
+from mlagents.trainers.trajectory import TrajectoryColumns
+from mlagents_envs.base_env import BehaviorSpec
+
+_FIRST_SLOT_CAPACITY = 16
+_FIRST_TIME_CAPACITY = 64
+
+
+class _Field(NamedTuple):
+    """What one array holds per slot and time, and what stands where nothing was written yet."""
+
+    shape: Tuple[int, ...]
+    dtype: type
+    blank: float
+
+
+class ExperienceColumns:
+    """The experiences under way: arrays ``[slot, time, ...]`` that grow along both axes.
+
+    What has not been written is NaN in float columns, so that reading it shows.
+
+    :param spec: what the agents observe and how they act.
+    :param horizon: the most experiences that a slot ever holds.
+    :ivar arrays: the columns by name: those of `TrajectoryColumns`, and ``obs_<index>`` per observation.
+    """
+
+    def __init__(self, spec: BehaviorSpec, horizon: int):
+        self._horizon = horizon
+        action_spec = spec.action_spec
+        self.branches = action_spec.discrete_branches
+        self.n_obs = len(spec.observation_specs)
+        self.n_slots = _FIRST_SLOT_CAPACITY
+        self.n_times = min(_FIRST_TIME_CAPACITY, horizon)
+        self.arrays: Dict[str, np.ndarray] = {}
+        self._fields: Dict[str, _Field] = {}
+        self.add("continuous", (action_spec.continuous_size,))
+        self.add("discrete", (action_spec.discrete_size,), np.int32, 0)
+        self.add("prev_discrete", (action_spec.discrete_size,), np.int32, 0)
+        self.add("action_mask", (sum(action_spec.discrete_branches),), np.bool_, False)
+        self.add("reward", ())
+        self.add("group_reward", ())
+        for index, observation in enumerate(spec.observation_specs):
+            self.add(f"obs_{index}", observation.shape)
+
+    def add(self, name: str, shape: Tuple[int, ...], dtype: type = np.float32, blank: float = np.nan) -> None:
+        """Keep a column from now on; one of another shape is dropped, one that is there already stays as it is."""
+        field = _Field(shape, dtype, blank)
+        if name not in self._fields or self._fields[name].shape != shape:
+            self._fields[name] = field
+            self.arrays[name] = self._blank(field)
+
+    def _blank(self, field: _Field) -> np.ndarray:
+        return np.full((self.n_slots, self.n_times, *field.shape), field.blank, dtype=field.dtype)
+
+    def _resize(self, n_slots: int, n_times: int) -> None:
+        old_slots, old_times = self.n_slots, self.n_times
+        self.n_slots, self.n_times = n_slots, n_times
+        for name, field in self._fields.items():
+            grown = self._blank(field)
+            grown[:old_slots, :old_times] = self.arrays[name]
+            self.arrays[name] = grown
+
+    def reserve_slots(self, n_slots: int) -> None:
+        """Make room for `n_slots` agents."""
+        if n_slots > self.n_slots:
+            self._resize(max(n_slots, 2 * self.n_slots), self.n_times)
+
+    def reserve_time(self, length: int) -> None:
+        """Make room for `length` experiences in a slot."""
+        if length > self.n_times:
+            self._resize(self.n_slots, min(max(length, 2 * self.n_times), self._horizon))
+
+    def cut(self, slot: int, length: int, done: bool, interrupted: bool) -> TrajectoryColumns:
+        """Return the first `length` experiences of a slot, as copies; only the last can be done or interrupted."""
+        taken = {name: values[slot, :length].copy() for name, values in self.arrays.items()}
+        obs = [taken.pop(f"obs_{index}") for index in range(self.n_obs)]
+        is_last = np.arange(length) == length - 1
+        return TrajectoryColumns(
+            obs=obs, done=is_last & done, interrupted=is_last & interrupted, branches=self.branches, **taken
+        )
