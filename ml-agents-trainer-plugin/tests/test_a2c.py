@@ -46,7 +46,7 @@ def test_the_loss_by_hand():
     assert metrics["Losses/Policy Loss"].item() == pytest.approx(math.log(2))
     assert metrics["Losses/Value Loss"].item() == pytest.approx(2.25)
     assert float(metrics["Policy/Entropy"]) == pytest.approx(2.0)
-    assert float(loss) == pytest.approx(-math.log(2) + 0.5 * 2.25 - 0.1 * 2)
+    assert loss.item() == pytest.approx(-math.log(2) + 0.5 * 2.25 - 0.1 * 2)
     loss.backward()
     # Every dimension of an action gets -advantage / 2 rows.
     torch.testing.assert_close(batch.log_probs.grad, torch.tensor([[-0.5, -0.5], [1.0, 1.0]]))
@@ -57,7 +57,7 @@ def test_rows_of_padding_do_not_count():
     loss, metrics = loss_of(first_row_alone)
     assert metrics["Losses/Policy Loss"].item() == pytest.approx(2 * math.log(2))
     assert metrics["Losses/Value Loss"].item() == pytest.approx(0.5)
-    assert float(loss) == pytest.approx(2 * math.log(2) + 0.5 * 0.5 - 0.1 * 1)
+    assert loss.item() == pytest.approx(2 * math.log(2) + 0.5 * 0.5 - 0.1 * 1)
     loss.backward()
     assert first_row_alone.log_probs.grad[1].tolist() == [0, 0]
 
