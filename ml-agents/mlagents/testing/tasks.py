@@ -52,7 +52,7 @@ class Task:
 
 
 _ALL = [
-    Task("continuous", "continuous actions", ContinuousEnv, random_return=0.4),
+    Task("continuous", "continuous actions", ContinuousEnv, random_return=0.4, max_steps=8000),
     Task("branches", "several discrete branches", BranchesEnv, random_return=13 / 36),
     Task("hybrid", "continuous and discrete actions at once", HybridEnv, random_return=11 / 30),
     Task("masks", "action masks", MasksEnv, random_return=17 / 48, has_masks=True),
