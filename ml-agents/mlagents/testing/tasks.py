@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Optional, Sequence, Type
 
+import attr
+
 from mlagents.testing.crowd import CrowdEnv
 from mlagents.testing.environments import (
     BranchesEnv,
@@ -90,7 +92,7 @@ def choose_tasks(names: Optional[Sequence[str]]) -> Sequence[Task]:
 SMALL_NETWORK = {"hidden_units": 32, "num_layers": 1}
 SMALL_MEMORY = {"sequence_length": 4, "memory_size": 16}
 SMALL_RUN: Dict[Type[HyperparamSettings], Dict[str, Any]] = {
-    OnPolicyHyperparamSettings: {"batch_size": 32, "buffer_size": 128, "learning_rate": 0.02},
+    OnPolicyHyperparamSettings: {"batch_size": 32, "buffer_size": 128, "learning_rate": 0.015},
     OffPolicyHyperparamSettings: {
         "batch_size": 64,
         "buffer_size": 5000,
@@ -106,10 +108,13 @@ SMALL_RUN: Dict[Type[HyperparamSettings], Dict[str, Any]] = {
 def small_hyperparameters(settings_class: type, has_memory: bool) -> Dict[str, Any]:
     """Return the hyperparameters that trainers with such settings are checked with.
 
-    Networks with memory learn at half the rate, for they lose their way more easily.
+    Trainers that pass over the same samples several times learn at a lower rate in each pass: together, the passes go
+    about as far. Networks with memory learn at half the rate, for they lose their way more easily.
     """
     for base, hyperparameters in SMALL_RUN.items():
         if issubclass(settings_class, base):
-            learning_rate = hyperparameters["learning_rate"] * (0.5 if has_memory else 1.0)
+            fields = attr.fields_dict(settings_class)
+            n_passes = fields["num_epoch"].default if "num_epoch" in fields else 1
+            learning_rate = hyperparameters["learning_rate"] / n_passes * (0.5 if has_memory else 1.0)
             return {**hyperparameters, "learning_rate": learning_rate}
     return {}
