@@ -3,12 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := ml-agents-envs/pyproject.toml ml-agents/pyproject.toml ml-agents-trainer-plugin/pyproject.toml
 
-.PHONY: train test test-fast lint bench docs clean
+.PHONY: train test test-fast test-versions lint bench docs clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make train   train an agent to balance a ball (about a minute)"
 	@echo "make test    run all tests"
+	@echo "make test-versions"
+	@echo "             test mlagents_envs alone on other versions of Python and its dependencies (minutes)"
 	@echo "make lint    check style and types"
 	@echo "make bench   measure speed and memory"
 	@echo "make docs    build the manual into site/"
@@ -29,6 +31,9 @@ test: .venv/installed
 
 test-fast: .venv/installed
 	$(BIN)/python -m pytest -n auto -m "not learning and not install"
+
+test-versions: .venv/installed
+	$(BIN)/python tests/version_matrix.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -2,7 +2,7 @@
 
 import argparse
 
-from benchmarks import collection, end_to_end, environment, list_trainers, memory
+from benchmarks import collection, decode, end_to_end, environment, list_trainers, memory, threaded, wire, workers
 
 BENCHMARKS = {
     "environment": environment.run,
@@ -10,6 +10,10 @@ BENCHMARKS = {
     "collection": collection.run,
     "memory": memory.run,
     "list_trainers": list_trainers.run,
+    "decode": decode.run,
+    "wire": wire.run,
+    "workers": workers.run,
+    "threaded": threaded.run,
 }
 
 

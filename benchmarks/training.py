@@ -15,16 +15,23 @@ from mlagents_envs import timers
 CONFIG = Path(__file__).parent.parent / "config" / "ppo" / "3DBall.yaml"
 
 
-def train(max_steps: int, seed: int = 1) -> Dict[str, Any]:
+PROBED_BALL = "module:benchmarks.probe:ProbedBall"
+
+
+def train(max_steps: int, seed: int = 1, env: str = PROBED_BALL, **settings: Any) -> Dict[str, Any]:
     """Train for `max_steps`, quietly; return the timers of the training loop, as `timers.json` has them.
+
+    :param env: as ``--env`` takes it.
+    :param settings: of the behaviour, where they are to be others than in the configuration.
 
     Schedules run over the whole training, so that a part of it has the cost and the course of the real one.
     """
     ProbedBall.start_over()
     with tempfile.TemporaryDirectory() as results, contextlib.redirect_stdout(io.StringIO()):
-        arguments = [str(CONFIG), "--env", "module:benchmarks.probe:ProbedBall", "--seed", str(seed)]
+        arguments = [str(CONFIG), "--env", env, "--seed", str(seed)]
         options = learn.parse_command_line([*arguments, "--results-dir", results, "--torch-device", "cpu"])
-        options.behaviors["3DBall"].max_steps = max_steps
+        for name, value in {"max_steps": max_steps, **settings}.items():
+            setattr(options.behaviors["3DBall"], name, value)
         learn.run_cli(options)
     loop: Dict[str, Any] = _find(timers.get_timer_tree(), "TrainerController.advance")
     return loop

@@ -3,6 +3,7 @@
 The figure is the mean return over all episodes that ended in a run's last three summaries.
 """
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,11 +21,11 @@ ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.learning
 
 
-def learn(config, environment, seed, folder):
+def learn(config, environment, seed, folder, *flags):
     """Run the command and return the folder of the run."""
     command = [sys.executable, "-m", "mlagents.trainers.learn", str(ROOT / "config" / "ppo" / config)]
     options = ["--env", environment, "--run-id", "run", "--seed", str(seed), "--torch-device", "cpu"]
-    subprocess.run([*command, *options], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*command, *options, *flags], cwd=folder, check=True, stdout=subprocess.DEVNULL)
     return folder / "results" / "run"
 
 
@@ -63,6 +64,13 @@ def test_3dball_is_solved_and_its_model_plays(tmp_path, seed):
     run = learn("3DBall.yaml", "3DBall", seed, tmp_path)
     assert mean_return_at_the_end(run, "3DBall") >= 95.0
     assert greedy_return(run / "3DBall.onnx", seed=100 + seed) >= 95.0
+
+
+def test_3dball_is_solved_over_the_wire_in_two_processes(tmp_path):
+    executable = shutil.which("mlagents-env", path=str(Path(sys.executable).parent))
+    run = learn("3DBall.yaml", executable, 1, tmp_path, "--num-envs", "2", "--env-args", "3DBall")
+    assert mean_return_at_the_end(run, "3DBall") >= 95.0
+    assert sorted(log.name for log in (run / "run_logs").glob("Player-*.log")) == ["Player-0.log", "Player-1.log"]
 
 
 def test_basic_is_solved(tmp_path):

@@ -21,9 +21,6 @@ from mlagents.trainers.config_file import load_config_file
 from mlagents.trainers.exception import TrainerConfigError
 
 TESTS = Path(__file__).parent
-FOR_THE_UNITY_EDITOR = {"editor_log"}
-"""Blocks that show what only a run with Unity's Editor shows."""
-
 PRINTED_SETTINGS = {
     "beta": 0.005,
     "epsilon": 0.2,
@@ -81,7 +78,7 @@ def test_every_block_of_the_document_is_used(seed):
     templates = [path.read_text(encoding="utf-8") for path in TESTS.glob("data/your_custom_package/*.txt")]
     used = {name for text in tests for name in re.findall(r'seed\["(\w+)"\]', text)}
     used |= {name for text in templates for name in re.findall(r"# <(\w+)>", text)}
-    assert used == set(seed) - FOR_THE_UNITY_EDITOR
+    assert used == set(seed)
 
 
 def test_the_document_repeats_itself_where_it_checks_the_installation(seed):

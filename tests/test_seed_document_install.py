@@ -4,14 +4,17 @@ Stand-ins: ``python -m venv`` for conda, the built-in 3DBall for an environment'
 package a folder with its wheel.
 """
 
+import contextlib
 import doctest
 import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import yaml
@@ -20,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ["ml-agents-envs", "ml-agents", "ml-agents-trainer-plugin"]
 LEFT_BY_BUILDS = shutil.ignore_patterns("*.egg-info", "__pycache__", "build", "dist")
 
-# One worker runs them all, so that the environment is made once.
+# One worker runs them all, so that the environment is made once; with it go all tests that need the Editor's port.
 pytestmark = [pytest.mark.install, pytest.mark.xdist_group("seed_document_install")]
 
 
@@ -38,14 +41,14 @@ class Shell:
 
     def run(self, command, code=0, stdin="", **variables):
         """Run a command, which ends with the exit code `code`; return what it printed."""
-        process = self._start(["sh", "-c", command], variables)
+        process = self.start(["sh", "-c", command], variables)
         printed, _ = process.communicate(stdin)
         assert process.returncode == code, printed
         return printed
 
     def train_until_the_first_summary(self, command):
         """Run a command of training, press Ctrl-C once it has shown a summary; it must then end well."""
-        process = self._start(shlex.split(command), {})
+        process = self.start(shlex.split(command))
         printed = ""
         for line in process.stdout:
             if "Mean Reward" in line and "Mean Reward" not in printed:
@@ -54,11 +57,12 @@ class Shell:
         assert process.wait() == 0, printed
         assert "Mean Reward" in printed
 
-    def _start(self, arguments, variables):
+    def start(self, arguments, variables=MappingProxyType({})):
+        """Start a command and return its process."""
         return subprocess.Popen(
             arguments,
             cwd=self.project,
-            env=self.variables | variables,
+            env={**self.variables, **variables},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -161,6 +165,32 @@ def test_our_plugin_trains_by_the_line_of_the_document(shell, seed, our_plugin_i
     command = seed["train"].replace("<run-id-name>", "document").replace("<env-executable>", "3DBall")
     shell.train_until_the_first_summary(command)
     assert trained_model(shell, "document") == "3DBall.onnx"
+
+
+def test_our_plugin_trains_in_the_editor_by_the_line_of_the_document(shell, seed, our_plugin_installed):
+    """`mlagents-env` presses Play: to the trainer it is what the Editor is."""
+    with contextlib.closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", 5004))
+        except OSError:
+            pytest.skip("somebody holds port 5004")
+    trainer = shell.start(shlex.split(seed["train_in_editor"]))
+    try:
+        assert trainer.stdout.readline() == seed["editor_log"]
+        environment = shell.start(["mlagents-env", "3DBall"])
+        printed = ""
+        for line in trainer.stdout:
+            if "Mean Reward" in line and "Mean Reward" not in printed:
+                trainer.send_signal(signal.SIGINT)
+            printed += line
+        assert trainer.wait() == 0, printed
+        assert "Mean Reward" in printed
+        assert environment.wait() == 0
+    finally:
+        trainer.kill()
+        trainer.communicate()
+    assert trained_model(shell, "test-trainer") == "3DBall.onnx"
 
 
 def test_the_registry_lists_what_the_document_lists(shell, seed, our_plugin_installed):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import os
-import sys
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Optional, Protocol
+from typing import Any, Callable, ClassVar, Dict, List, Optional, Protocol, Tuple
 
 from mlagents_envs.base_env import BaseEnv
+from mlagents_envs.env_utils import describe_missing, validate_environment_path
 from mlagents_envs.exception import UnityEnvironmentException
 from mlagents_envs.object_reference import ObjectReference, ObjectReferenceError
 from mlagents_envs.registry import default_registry
@@ -18,7 +17,23 @@ from mlagents_envs.spelling import did_you_mean
 _MODULE_SCHEME = "module:"
 _MODULE_SYNTAX = "module:package.module:factory"
 _FUTURE_SCHEMES = {"gym:": "Gymnasium", "pettingzoo:": "PettingZoo"}
-_EXECUTABLE_SUFFIXES = {"darwin": (".app",), "win32": (".exe",)}.get(sys.platform, (".x86_64", ".x86"))
+
+
+@dataclass(frozen=True)
+class LaunchOptions:
+    """How executables are started, and how long they are waited for.
+
+    The fields are those of `mlagents_envs.environment.UnityEnvironment`.
+
+    :param args: further words of the command line.
+    """
+
+    base_port: int = 5005
+    timeout_wait: int = 60
+    no_graphics: bool = False
+    no_graphics_monitor: bool = False
+    args: Tuple[str, ...] = ()
+    log_folder: Optional[str] = None
 
 
 class EnvSource(Protocol):
@@ -27,6 +42,10 @@ class EnvSource(Protocol):
     @property
     def name(self) -> str:
         """What the user wrote, for messages."""
+
+    @property
+    def has_own_process(self) -> bool:
+        """Whether its environments simulate in a process of their own, which can be lost."""
 
     def make(self, *, worker_id: int, seed: int, num_areas: int, side_channels: List[SideChannel]) -> BaseEnv:
         """Make an environment.
@@ -40,6 +59,7 @@ class RegisteredSource:
     """An environment of the default registry."""
 
     name: str
+    has_own_process: ClassVar[bool] = False
 
     def make(self, *, worker_id: int, seed: int, num_areas: int, side_channels: List[SideChannel]) -> BaseEnv:
         """See `EnvSource`."""
@@ -53,6 +73,7 @@ class ModuleSource:
     """A function or class of the user's own that makes a `BaseEnv`."""
 
     reference: ObjectReference
+    has_own_process: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -100,28 +121,81 @@ class ModuleSource:
         return accepted
 
 
-def resolve_env(env: Optional[str]) -> EnvSource:
+@dataclass(frozen=True)
+class UnitySource:
+    """An executable built with Unity, or any other that speaks its wire.
+
+    :param name: its path, as the user wrote it.
+    """
+
+    name: str
+    launch: LaunchOptions = LaunchOptions()
+    has_own_process: ClassVar[bool] = True
+
+    def make(self, *, worker_id: int, seed: int, num_areas: int, side_channels: List[SideChannel]) -> BaseEnv:
+        """Start the executable; see `EnvSource`."""
+        from mlagents_envs.environment import UnityEnvironment  # loads gRPC, which other environments do without
+
+        return UnityEnvironment(
+            file_name=self.name,
+            worker_id=worker_id,
+            base_port=self.launch.base_port,
+            seed=seed,
+            no_graphics=self.launch.no_graphics,
+            no_graphics_monitor=self.launch.no_graphics_monitor,
+            timeout_wait=self.launch.timeout_wait,
+            additional_args=list(self.launch.args),
+            side_channels=side_channels,
+            log_folder=self.launch.log_folder,
+            num_areas=num_areas,
+        )
+
+
+@dataclass(frozen=True)
+class EditorSource:
+    """The scene that is open in the Unity Editor."""
+
+    launch: LaunchOptions = LaunchOptions()
+    name: ClassVar[str] = "the Unity Editor"
+    has_own_process: ClassVar[bool] = True
+
+    def make(self, *, worker_id: int, seed: int, num_areas: int, side_channels: List[SideChannel]) -> BaseEnv:
+        """Wait until somebody presses Play; see `EnvSource`."""
+        from mlagents_envs.environment import UnityEnvironment  # loads gRPC, which other environments do without
+
+        return UnityEnvironment(
+            worker_id=worker_id,
+            seed=seed,
+            timeout_wait=self.launch.timeout_wait,
+            side_channels=side_channels,
+            num_areas=num_areas,
+        )
+
+
+def resolve_env(env: Optional[str], launch: LaunchOptions = LaunchOptions()) -> EnvSource:
     """Return what ``--env`` stands for; a file wins over a name.
 
-    :param env: the text after ``--env``, None when it was not given.
+    :param env: the text after ``--env``; None when it was not given, which stands for the Unity Editor.
+    :param launch: how it is started, where it is an executable.
     :raises UnityEnvironmentException: there is no such environment, or its kind is not supported yet; the message
         lists what works.
     """
     if env is None:
-        raise _not_there_yet("Training without --env, with the Unity Editor,")
-    executables = [env + suffix for suffix in ("", *_EXECUTABLE_SUFFIXES)]
-    if os.path.isfile(env) or any(os.path.exists(path) for path in executables[1:]):
-        raise _not_there_yet(f"--env {env}: running a Unity executable")
+        return EditorSource(launch)
+    if validate_environment_path(env) is not None:
+        return UnitySource(env, launch)
     if env in default_registry:
         return RegisteredSource(env)
     if env.startswith(_MODULE_SCHEME):
         return _module_source(env)
     for scheme, library in _FUTURE_SCHEMES.items():
         if env.startswith(scheme):
-            raise _not_there_yet(f"--env {env}: running an environment of {library}")
+            raise UnityEnvironmentException(
+                f"--env {env}: running an environment of {library} is not there yet. {_what_works()}"
+            )
     kind, colon, _ = env.partition(":")
     raise UnityEnvironmentException(
-        f"--env {env}: there is no environment of that name, and no such file (looked for {', '.join(executables)})."
+        f"--env {env}: there is no environment of that name, and {describe_missing(env)}"
         f"{did_you_mean(kind + colon, [*default_registry, _MODULE_SCHEME])} {_what_works()}"
     )
 
@@ -140,8 +214,4 @@ def _module_source(env: str) -> ModuleSource:
 
 
 def _what_works() -> str:
-    return f"What works: {', '.join(default_registry)}, {_MODULE_SYNTAX}."
-
-
-def _not_there_yet(what: str) -> UnityEnvironmentException:
-    return UnityEnvironmentException(f"{what} is not there yet. {_what_works()}")
+    return f"What works: the path of an executable, {', '.join(default_registry)}, {_MODULE_SYNTAX}."

@@ -34,15 +34,22 @@ class UnitySideChannelException(UnityException):
 
 
 class UnityWorkerInUseException(UnityException):
-    """The port of a worker is taken."""
+    """The port of a worker is taken.
+
+    :param detail: a sentence on the port and who holds it.
+    """
 
     MESSAGE_TEMPLATE = (
         "Couldn't start socket communication because worker number {} is still in use. "
         "Close the environment that uses its port, or choose another worker id or base port."
     )
 
-    def __init__(self, worker_id: int):
-        super().__init__(self.MESSAGE_TEMPLATE.format(worker_id))
+    def __init__(self, worker_id: int, detail: str = ""):
+        super().__init__(worker_id, detail)  # so that pickle makes the same exception again
+
+    def __str__(self) -> str:
+        worker_id, detail = self.args
+        return f"{self.MESSAGE_TEMPLATE.format(worker_id)} {detail}".rstrip()
 
 
 class UnityPolicyException(UnityException):

@@ -264,6 +264,17 @@ def get_timer_root(timer_stack: Optional[TimerStack] = None) -> TimerNode:
     return _or_own(timer_stack).get_root()
 
 
+def merge_thread(thread: threading.Thread, name: str) -> None:
+    """Add the times and gauges of a thread that has ended to the calling one's: as `name`, in the innermost open block.
+
+    They are marked as having passed beside its own.
+    """
+    stack = get_timer_stack_for_thread(thread)
+    if stack is not None:
+        _local.stack.stack[-1].merge(stack.get_root(), name)
+        merge_gauges(stack.gauges)
+
+
 def reset_timers(timer_stack: Optional[TimerStack] = None) -> None:
     """Forget all times, gauges and metadata."""
     _or_own(timer_stack).reset()

@@ -2,14 +2,15 @@
 
 import copy
 
-import mujoco
 import numpy as np
 import pytest
 
 from mlagents_envs.base_env import ActionTuple
-from mlagents_envs.builtin.ball3d import Ball3DEnv
 from mlagents_envs.exception import UnityEnvironmentException
 from mlagents_envs.side_channel.environment_parameters_channel import EnvironmentParametersChannel
+
+mujoco = pytest.importorskip("mujoco", reason="3DBall needs MuJoCo")
+Ball3DEnv = pytest.importorskip("mlagents_envs.builtin.ball3d").Ball3DEnv
 
 NAME = "3DBall?team=0"
 GRAVITY = 9.81

@@ -172,7 +172,7 @@ def test_behavior_mapping_is_read_only():
 
 
 def test_values_on_the_wire():
-    assert [int(p) for p in DimensionProperty] == [1, 2, 4]
+    assert [int(p) for p in DimensionProperty if p] == [1, 2, 4]
     assert DimensionProperty.UNSPECIFIED == 0
     assert (ObservationType.DEFAULT.value, ObservationType.GOAL_SIGNAL.value) == (0, 1)
 

@@ -5,12 +5,12 @@ import sys
 
 import pytest
 
-from mlagents_envs import env_resolver
 from mlagents_envs.base_env import BaseEnv
-from mlagents_envs.env_resolver import resolve_env
+from mlagents_envs.env_resolver import EditorSource, LaunchOptions, RegisteredSource, UnitySource, resolve_env
 from mlagents_envs.exception import UnityEnvironmentException
 from mlagents_envs.side_channel.stats_side_channel import StatsSideChannel
 
+WHAT_WORKS = "What works: the path of an executable, 3DBall, Basic, module:package.module:factory."
 MAKE = {"worker_id": 1, "seed": 2, "num_areas": 3, "side_channels": []}
 ENVIRONMENT = """
 from mlagents_envs.base_env import BaseEnv
@@ -78,49 +78,81 @@ def test_an_unknown_name_gets_the_nearest_one_and_the_list(folder, env, nearest)
     message = _message(env)
     assert message.startswith(f"--env {env}: there is no environment of that name")
     assert f"Did you mean {nearest}?" in message
-    assert message.endswith("What works: 3DBall, Basic, module:package.module:factory.")
+    assert message.endswith(WHAT_WORKS)
 
 
 @pytest.mark.parametrize("env", ["", "builds/Game", "C:\\Game", "nul\0byte"])
 def test_something_else_altogether_gets_the_list(folder, env):
     message = _message(env)
     assert "Did you mean" not in message
-    assert "What works: 3DBall" in message
+    assert message.endswith(WHAT_WORKS)
 
 
-# What is not there yet
-
-
-@pytest.mark.parametrize(
-    ("env", "what"), [(None, "Unity Editor"), ("gym:CartPole-v1", "Gymnasium"), ("pettingzoo:butterfly", "PettingZoo")]
-)
+@pytest.mark.parametrize(("env", "what"), [("gym:CartPole-v1", "Gymnasium"), ("pettingzoo:butterfly", "PettingZoo")])
 def test_kinds_that_are_not_there_yet(folder, env, what):
-    message = _message(env)
-    assert what in message
-    assert message.endswith("is not there yet. What works: 3DBall, Basic, module:package.module:factory.")
+    assert _message(env) == f"--env {env}: running an environment of {what} is not there yet. {WHAT_WORKS}"
+
+
+# Unity
+
+LAUNCH = LaunchOptions(base_port=6000, timeout_wait=7, no_graphics=True, args=("--level", "2"), log_folder="logs")
+
+
+def test_nothing_is_the_editor():
+    source = pickle.loads(pickle.dumps(resolve_env(None, LAUNCH)))
+    assert source == EditorSource(LAUNCH)
+    assert source.name == "the Unity Editor"
+    assert source.has_own_process
 
 
 @pytest.mark.parametrize("file", ["Game", "builds/Game", "3DBall", "gym:CartPole-v1"])
 def test_a_file_wins_over_a_name(folder, file):
     (folder / file).parent.mkdir(exist_ok=True)
     (folder / file).touch()
-    assert f"--env {file}: running a Unity executable is not there yet" in _message(file)
+    source = pickle.loads(pickle.dumps(resolve_env(file, LAUNCH)))
+    assert source == UnitySource(file, LAUNCH)
+    assert source.has_own_process
 
 
-@pytest.mark.parametrize("suffix", [".x86_64", ".app"])
-def test_a_file_is_found_without_its_suffix(folder, monkeypatch, suffix):
-    monkeypatch.setattr(env_resolver, "_EXECUTABLE_SUFFIXES", (suffix,))
-    assert f"Game{suffix}" in _message("Game")
-    if suffix == ".app":
-        (folder / f"Game{suffix}").mkdir()  # an application is a folder on macOS
-    else:
-        (folder / f"Game{suffix}").touch()
-    assert "running a Unity executable" in _message("Game")
+def test_a_file_is_found_without_its_suffix(folder, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    (folder / "Game.x86_64").touch()
+    assert resolve_env("Game") == UnitySource("Game")
+
+
+def test_a_file_is_told_by_the_nearest_one(folder):
+    (folder / "Game.x86_64").touch()
+    assert "Did you mean 'Game.x86_64'?" in _message("Gaem.x86_64")
 
 
 def test_a_folder_does_not_hide_a_name(folder):
     (folder / "Basic").mkdir()
-    assert resolve_env("Basic").name == "Basic"
+    assert resolve_env("Basic") == RegisteredSource("Basic")
+
+
+def test_a_folder_alone_is_answered_with_what_is_in_it(folder):
+    (folder / "build").mkdir()
+    (folder / "build" / "Game").touch(mode=0o755)
+    assert "build is a folder. Executables in it: build/Game. " in _message("build")
+
+
+def test_making_the_environment_of_an_executable_starts_it_with_the_options(folder):
+    if sys.platform == "win32":
+        pytest.skip("the executable is a shell script")
+    script = folder / "Game"
+    script.write_text('#!/bin/sh\necho "$@" > arguments; exit 4\n')
+    script.chmod(0o755)
+    with pytest.raises(UnityEnvironmentException, match=r"^Worker 1 .*exit code 4"):
+        resolve_env("Game", LAUNCH).make(**MAKE)
+    words = (folder / "arguments").read_text().split()
+    assert words[0] == "--mlagents-port"
+    assert words[2:] == ["-nographics", "-batchmode", "-logFile", f"{folder}/logs/Player-1.log", "--level", "2"]
+
+
+def test_what_runs_in_this_process_says_so(module):
+    module("")
+    assert not resolve_env("Basic").has_own_process
+    assert not resolve_env("module:resolver_test_env:Env").has_own_process
 
 
 # module:

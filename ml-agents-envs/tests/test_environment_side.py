@@ -12,8 +12,9 @@ from mlagents_envs.exception import UnitySideChannelException
 from mlagents_envs.side_channel import OutgoingMessage
 from mlagents_envs.side_channel.engine_configuration_channel import EngineConfigurationChannel
 from mlagents_envs.side_channel.environment_parameters_channel import EnvironmentParametersChannel
-from mlagents_envs.side_channel.environment_side import EnvironmentSideChannels
+from mlagents_envs.side_channel.environment_side import EnvironmentSideChannels, SideChannelRelay
 from mlagents_envs.side_channel.raw_bytes_channel import RawBytesChannel
+from mlagents_envs.side_channel.side_channel_manager import SideChannelManager
 from mlagents_envs.side_channel.stats_side_channel import StatsAggregationMethod, StatsSideChannel
 
 OWN_ID = uuid.UUID(int=77)
@@ -196,3 +197,43 @@ def test_without_channels_an_exchange_does_nothing():
 def test_channels_with_one_id_are_refused():
     with pytest.raises(UnitySideChannelException, match="same channel id"):
         EnvironmentSideChannels([RawBytesChannel(OWN_ID), RawBytesChannel(OWN_ID)])
+
+
+def test_a_relay_carries_runs_of_messages_as_they_are():
+    parameters, own, stats = EnvironmentParametersChannel(), RawBytesChannel(OWN_ID), StatsSideChannel()
+    trainer, relay = SideChannelManager([parameters, own, stats]), SideChannelRelay()
+    sides = EnvironmentSideChannels([relay])
+    heard = []
+    sides.on_message(OWN_ID, lambda msg: heard.append(msg.get_raw_bytes()))
+    parameters.set_float_parameter("mass", 2.5)
+    own.send_raw_data(b"ping")
+    relay.receive_from_trainer(bytes(trainer.generate_side_channel_messages()))
+    sides.add_stat("hits", 2.0, StatsAggregationMethod.SUM)
+    reply = OutgoingMessage()
+    reply.set_raw_bytes(b"pong")
+    sides.send(OWN_ID, reply)
+    assert relay.take_for_trainer() == b""
+    sides.exchange()
+    assert sides.parameters.get_with_default("mass", 1.0) == 2.5
+    assert heard == [b"ping"]
+    trainer.process_side_channel_message(relay.take_for_trainer())
+    assert stats.get_and_reset_stats() == {"hits": [(2.0, StatsAggregationMethod.SUM)]}
+    assert own.get_and_clear_received_messages() == [b"pong"]
+    sides.exchange()
+    assert (heard, relay.take_for_trainer()) == ([b"ping"], b"")
+
+
+def test_a_relay_does_not_pile_up_what_an_environment_without_side_channels_leaves():
+    relay = SideChannelRelay()
+    for run in (b"one", b"two", b""):
+        relay.receive_from_trainer(run)
+        assert len(relay.message_queue) <= 1
+    assert relay.generate_side_channel_messages() == b""
+
+
+def test_a_malformed_run_through_a_relay_is_an_error():
+    relay = SideChannelRelay()
+    sides = EnvironmentSideChannels([relay])
+    relay.receive_from_trainer(b"too short")
+    with pytest.raises(UnitySideChannelException, match="break off"):
+        sides.exchange()

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlagents.torch_utils import nn
+from mlagents.trainers.behavior_id_utils import GlobalAgentIds
 from mlagents.trainers.policy.agent_memories import AgentMemories
 from mlagents.trainers.policy.torch_policy import TorchPolicy
 from mlagents.trainers.settings import NetworkSettings
@@ -18,6 +19,11 @@ from mlagents_envs.base_env import ActionSpec, BehaviorSpec, DecisionSteps, vect
 from mlagents_envs.exception import UnityPolicyException
 
 # `AgentMemories`.
+
+
+def agents_of(*by_worker):
+    """Return the ids of ``(worker id, its agents)``, ..."""
+    return GlobalAgentIds(*((worker_id, np.array(agents, dtype=np.int32)) for worker_id, agents in by_worker))
 
 
 class NaiveMemories:
@@ -46,10 +52,11 @@ class NaiveMemories:
 
 
 AGENTS = st.lists(st.integers(0, 5), min_size=1, unique=True)
+BY_WORKER = st.dictionaries(st.integers(0, 2), AGENTS, min_size=1).map(lambda by_worker: list(by_worker.items()))
 SIZES = st.sampled_from([2, 2, 2, 2, 0, 3])
 CALLS = st.one_of(
-    st.tuples(st.just("decide"), st.integers(0, 2), AGENTS, SIZES),
-    st.tuples(st.just("decide again"), st.integers(0, 2)),
+    st.tuples(st.just("decide"), BY_WORKER, SIZES),
+    st.tuples(st.just("decide again")),
     st.tuples(st.just("forget"), st.integers(0, 2), AGENTS),
     st.tuples(st.just("clear")),
 )
@@ -58,7 +65,7 @@ CALLS = st.one_of(
 @given(st.lists(CALLS, max_size=40))
 def test_any_sequence_of_calls_gives_what_the_naive_twin_gives(calls):
     memories, twin = AgentMemories(), NaiveMemories()
-    last = {}
+    by_worker, size = [(1, [4, 1])], 2
     for n_calls, (what, *where) in enumerate(calls):
         if what == "clear":
             memories.clear()
@@ -68,44 +75,47 @@ def test_any_sequence_of_calls_gives_what_the_naive_twin_gives(calls):
             twin.forget(*where)
         else:
             if what == "decide":
-                last[where[0]] = where[1:]
-            agents, size = last.get(where[0], ([4, 1], 2))
-            found = memories.get(where[0], np.array(agents, dtype=np.int32), size)
-            assert (found.shape, found.dtype) == ((len(agents), size), np.float32)
-            assert found.tolist() == twin.get(where[0], agents, size)
-            new = [[float(100 * n_calls + 10 * agent + i) for i in range(size)] for agent in agents]
-            memories.set(where[0], agents, np.array(new))
-            twin.set(where[0], agents, new)
+                by_worker, size = where
+            found = memories.get(agents_of(*by_worker), size)
+            n_agents = sum(len(agents) for _, agents in by_worker)
+            assert (found.shape, found.dtype) == ((n_agents, size), np.float32)
+            assert found.tolist() == [memory for of_worker in by_worker for memory in twin.get(*of_worker, size)]
+            new = [[100.0 * n_calls + 10 * row + i for i in range(size)] for row in range(n_agents)]
+            memories.set(agents_of(*by_worker), np.array(new, dtype=np.float32))
+            rows = iter(new)
+            for worker_id, agents in by_worker:
+                twin.set(worker_id, agents, [next(rows) for _ in agents])
 
 
 def test_memories_are_those_of_the_moment():
     """Neither the arrays given nor those handed out are tied to what is kept."""
     memories = AgentMemories()
     ids, rows = np.array([7, 8], dtype=np.int32), np.array([[1.0], [2.0]], dtype=np.float32)
-    memories.set(0, ids, rows)
+    memories.set(GlobalAgentIds((0, ids)), rows)
     ids += 1
     rows += 10
-    first = memories.get(0, [7, 8], 1)
+    both = agents_of((0, [7, 8]))
+    first = memories.get(both, 1)
     assert first.tolist() == [[1], [2]]
-    memories.set(0, [7, 8], rows)
+    memories.set(both, rows)
     memories.forget(0, [7])
     assert first.tolist() == [[1], [2]]
-    assert memories.get(0, [7, 8], 1).tolist() == [[0], [12]]
+    assert memories.get(both, 1).tolist() == [[0], [12]]
     with pytest.raises(ValueError, match="read-only"):
         first += 1
 
 
 def test_the_same_agents_get_what_is_kept_without_a_copy():
     memories = AgentMemories()
-    memories.set(0, [3, 1], np.ones((2, 4)))
-    assert memories.get(0, np.array([3, 1]), 4) is memories.get(0, np.array([3, 1]), 4)
+    memories.set(agents_of((0, [3, 1])), np.ones((2, 4)))
+    assert memories.get(agents_of((0, [3, 1])), 4) is memories.get(agents_of((0, [3, 1])), 4)
 
 
 def test_agents_that_are_forgotten_leave_nothing_behind():
     memories = AgentMemories()
     sizes = set()
     for agent in range(1000, 1100):
-        memories.set(0, [agent, agent + 1], np.zeros((2, 8)))
+        memories.set(agents_of((0, [agent, agent + 1])), np.zeros((2, 8)))
         memories.forget(0, [agent])
         sizes.add(len(pickle.dumps(memories)))
     assert len(sizes) == 1

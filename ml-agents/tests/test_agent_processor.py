@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlagents.trainers.action_info import ActionInfo
-from mlagents.trainers.agent_processor import AgentManager, AgentManagerQueue, AgentProcessor
+from mlagents.trainers.agent_processor import AgentManager, AgentManagerQueue, AgentProcessor, LostAgents
 from mlagents.trainers.stats import StatsReporter
 from mlagents.trainers.trajectory import LogProbsTuple
 from mlagents_envs.base_env import (
@@ -167,6 +167,11 @@ class NaiveCollector:
         self.trajectories = defaultdict(list)
         self.episode_lengths = []
 
+    def lose(self, worker_id):
+        for who in [who for who in self.agents if who[0] == worker_id]:
+            del self.agents[who]
+            self.trajectories[f"agent_{who[0]}-{who[1]}"].append("lost")
+
     def add(self, decision_steps, terminal_steps, worker_id, decision):
         for row, agent_id in enumerate(decision.agent_ids):
             agent = self.agents.get((worker_id, int(agent_id)))
@@ -298,15 +303,30 @@ class Comparison:
             worker.live.clear()
             worker.last = DecisionSteps.empty(self.spec)
 
+    def lose(self, worker_id):
+        """Let a worker be lost; the one in its place begins with the same ids."""
+        live = {agent_id for worker, agent_id in self.twin.agents if worker == worker_id}
+        self.twin.lose(worker_id)
+        assert set(self.manager.drop_worker(worker_id).tolist()) == live
+        worker = self.workers[worker_id]
+        self.workers[worker_id] = FakeWorker(self.spec, self.chance, worker.log_probs, worker.memory)
+
     def check(self):
         by_agent = defaultdict(list)
-        for trajectory in take_all(self.manager.trajectory_queue):
-            by_agent[trajectory.agent_id].append(trajectory)
+        for item in take_all(self.manager.trajectory_queue):
+            if isinstance(item, LostAgents):
+                for agent_id in item.agent_ids:
+                    by_agent[agent_id].append("lost")
+            else:
+                by_agent[item.agent_id].append(item)
         assert by_agent.keys() == self.twin.trajectories.keys()
         for agent_id, expected in self.twin.trajectories.items():
             assert len(by_agent[agent_id]) == len(expected)
-            for trajectory, (steps, next_obs) in zip(by_agent[agent_id], expected):
-                assert_same_trajectory(trajectory, steps, next_obs, self.spec)
+            for found, wanted in zip(by_agent[agent_id], expected):
+                if "lost" in (found, wanted):
+                    assert found == wanted
+                else:
+                    assert_same_trajectory(found, *wanted, self.spec)
         assert StatsReporter.stats_dict["collection"][EPISODE_LENGTH] == self.twin.episode_lengths
 
 
@@ -336,10 +356,74 @@ def test_any_stream_is_collected_as_the_naive_twin_does(chance, spec, horizon, n
     StatsReporter.close_writers()
     comparison = Comparison(spec, horizon, chance, n_workers, log_probs, memory)
     for _ in range(n_steps):
-        if chance.random() < 0.02:
+        luck = chance.random()
+        if luck < 0.02:
             comparison.end_episode()
+        elif luck < 0.07:
+            comparison.lose(chance.randrange(n_workers))
         comparison.step()
     comparison.check()
+
+
+def test_a_lost_workers_episodes_are_dropped_and_the_others_stay_whole():
+    comparison = Comparison(HYBRID, 3, random.Random(16), memory=2)
+    n_dropped = 0
+    for step in range(2000):
+        if step % 20 == 19:
+            worker_id = comparison.chance.randrange(3)
+            n_dropped += sum(
+                len(agent["steps"]) for who, agent in comparison.twin.agents.items() if who[0] == worker_id
+            )
+            comparison.lose(worker_id)
+        comparison.step()
+    assert n_dropped > 100
+    assert len(comparison.twin.episode_lengths) > 200
+    comparison.check()
+
+
+def test_lost_agents_are_told_of_between_what_was_published_before_and_after():
+    manager = AgentManager(CONTINUOUS, BEHAVIOR, StatsReporter("collection"), 1)
+    worker = FakeWorker(CONTINUOUS, random.Random(17))
+    nobody = TerminalSteps.empty(CONTINUOUS)
+
+    def live(n_steps):
+        for _ in range(n_steps):
+            decision = decide_for_all(worker)
+            worker.last = worker.decision_steps([3, 8])
+            manager.add_experiences(worker.last, nobody, 1, decision)
+
+    live(2)
+    assert manager.drop_worker(1).tolist() == [3, 8]
+    assert manager.drop_worker(1).tolist() == []  # nothing of it is left
+    assert manager.drop_worker(0).tolist() == []
+    # Actions that were still on their way when the worker was lost are for nobody, though the ids are the same.
+    live(2)
+    kinds = [getattr(item, "agent_id", None) or item.agent_ids for item in take_all(manager.trajectory_queue)]
+    both = ["agent_1-3", "agent_1-8"]
+    assert kinds == [*both, both, *both]
+
+
+def test_memory_does_not_grow_with_workers_that_are_lost():
+    manager = AgentManager(CONTINUOUS, BEHAVIOR, StatsReporter("collection"), 5)
+    worker = FakeWorker(CONTINUOUS, random.Random(18))
+    nobody = TerminalSteps.empty(CONTINUOUS)
+
+    def lose_often(n_times):
+        for n in range(n_times):
+            agents = worker.decision_steps(range(10 * n, 10 * n + 10))
+            manager.add_experiences(agents, nobody, n % 3, ActionInfo.empty())
+            manager.drop_worker(n % 3)
+        take_all(manager.trajectory_queue)
+
+    lose_often(10)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        lose_often(500)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 20_000  # bytes; 5000 agents' columns would be half a million
 
 
 def test_many_agents_and_long_episodes_outgrow_the_first_columns():

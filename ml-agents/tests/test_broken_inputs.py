@@ -86,10 +86,6 @@ CONFIGURATIONS = {
         CONFIG + "    reward_signals: {curiosity: {strength: 0.1}}\n",
         ["config.yaml:12", "curiosity", "not there yet"],
     ),
-    "several environments": (
-        CONFIG + "env_settings: {num_envs: 4}\n",
-        ["config.yaml:12", "env_settings.num_envs", "not there yet"],
-    ),
     "a curriculum": (
         CONFIG
         + "environment_parameters:\n  mass:\n    curriculum:\n"
@@ -179,11 +175,17 @@ def a_factory_that_makes_no_environment(tmp_path):
     return ["config.yaml", "--env", "module:my_env_b:make", "--run-id", "run"]
 
 
-def an_executable(tmp_path):
+def a_file_that_may_not_be_executed(tmp_path):
     path = tmp_path / "Game.x86_64"
-    path.write_text("#!/bin/sh\n")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    path.write_text("#!/bin/sh\nexit 7\n")
     return ["config.yaml", "--env", path, "--run-id", "run"]
+
+
+def an_executable_that_ends_at_once(tmp_path):
+    command = a_file_that_may_not_be_executed(tmp_path)
+    path = tmp_path / "Game.x86_64"
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return command
 
 
 def of(*arguments):
@@ -197,7 +199,6 @@ COMMANDS = {
     "an unknown flag": (of("config.yaml", *RUN, "--rezume"), ["--rezume", "--resume"]),
     "a flag of the wrong type": (of("config.yaml", *RUN, "--seed", "x"), ["--seed", "x"]),
     "a seed out of range": (of("config.yaml", *RUN, "--seed", "-5"), ["seed", "-5"]),
-    "several environments": (of("config.yaml", *RUN, "--num-envs", "2"), ["--num-envs", "not there yet"]),
     "a run that exists": (a_run_that_exists, ["run", "--resume", "--force", "--run-id"]),
     "a run to resume that is another": (a_run_to_resume_that_is_another, ["run", "Did you mean 'rum'"]),
     "a run without a checkpoint": (a_run_without_a_checkpoint, ["no checkpoint", "checkpoint.pt"]),
@@ -213,8 +214,8 @@ COMMANDS = {
         of("config.yaml", "--env", "3DBal", "--run-id", "run"),
         ["3DBal", "Did you mean '3DBall'", "Basic"],
     ),
-    "no environment": (of("config.yaml", "--run-id", "run"), ["not there yet", "3DBall", "module:"]),
-    "an executable": (an_executable, ["Game.x86_64", "not there yet", "3DBall"]),
+    "a file that may not be executed": (a_file_that_may_not_be_executed, ["Game.x86_64", "chmod +x"]),
+    "an executable that ends at once": (an_executable_that_ends_at_once, ["Worker 0", "Game.x86_64", "exit code 7"]),
     "Gymnasium": (of("config.yaml", "--env", "gym:CartPole-v1", "--run-id", "run"), ["not there yet", "3DBall"]),
     "PettingZoo": (of("config.yaml", "--env", "pettingzoo:butterfly", "--run-id", "run"), ["not there yet"]),
     "a module that is not there": (

@@ -169,7 +169,6 @@ class TestMistakes:
         ("words", "message"),
         [
             ("--num-areas 0", "--num-areas: env_settings.num_areas: 0 is not allowed; it must be at least 1."),
-            ("--num-envs 2", "--num-envs: env_settings.num_envs: not there yet: several copies of the environment"),
             ("--run-id ../x", "--run-id: checkpoint_settings.run_id: '../x' is not allowed"),
         ],
     )

@@ -239,7 +239,6 @@ NOT_BUILT = {
     "rnd": ("reward_signals: {rnd: {strength: 0.1}}", "reward_signals.rnd", "rnd"),
     "cloning": ("behavioral_cloning: {demo_path: x}", "behavioral_cloning", "behavioral cloning"),
     "self-play": ("self_play: {window: 5}", "self_play", "self-play"),
-    "threads": ("threaded: true", "threaded", "thread"),
 }
 
 
@@ -256,7 +255,6 @@ def test_a_feature_to_come_is_named(message_of, setting, key, feature):
 @pytest.mark.parametrize(
     ("text", "start"),
     [
-        ("env_settings:\n  num_envs: 2", "config.yaml:2: env_settings.num_envs: not there yet: several copies"),
         (
             "environment_parameters:\n  mass:\n    curriculum:\n"
             "    - {name: a, value: 1, completion_criteria: {behavior: A, threshold: 1}}\n    - {name: b, value: 2}",
@@ -278,9 +276,9 @@ def test_asking_for_nothing_that_is_to_come_passes(read):
               extrinsic: {network_settings: {hidden_units: 64, memory: {memory_size: 8}}}
             behavioral_cloning:
             self_play: null
-            threaded: false
+            threaded: true
             init_path: null
-        env_settings: {num_envs: 1, env_args: null, timeout_wait: 10}
+        env_settings: {num_envs: 2, env_args: null, timeout_wait: 10}
         engine_settings: {width: 100, time_scale: 1, no_graphics: true}
         environment_parameters:
           mass: {curriculum: [{name: only, value: 2}]}

@@ -9,6 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mlagents.trainers.agent_processor import AgentManagerQueue, LostAgents
 from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers
 from mlagents.trainers.buffer import BufferKey, RewardSignalUtil
 from mlagents.trainers.exception import UnityTrainerException
@@ -355,6 +356,22 @@ def test_steps_that_wait_are_forgotten_when_the_environments_start_anew(tmp_path
     assert transitions(trainer, trajectory([1.0])) == []
     trainer.end_episode()
     assert transitions(trainer, trajectory([5.0], done=True)) == [(5, -1, (1, 1), True)]
+
+
+def test_lost_agents_lose_the_step_that_waits_and_the_return_so_far(tmp_path):
+    trainer = make_trainer(tmp_path)
+    queue = AgentManagerQueue(BEHAVIOR_ID)
+    trainer.subscribe_trajectory_queue(queue)
+    for agent, place in (("a", 1.0), ("b", 2.0)):
+        assert transitions(trainer, trajectory([place], agent=agent)) == []
+        queue.put(trajectory([place], agent=agent))
+    queue.put(LostAgents(["a", "never seen"]))
+    queue.put(trajectory([5.0], agent="a", done=True))
+    queue.put(trajectory([6.0], agent="b", done=True))
+    trainer.advance()
+    assert list(trainer.reward_buffer) == [8.0, 5.0]  # newest first
+    assert transitions(trainer, trajectory([5.0], agent="a", done=True)) == [(5, -1, (1, 1), True)]
+    assert len(transitions(trainer, trajectory([6.0], agent="b", done=True))) == 2
 
 
 # After a resume.

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mlagents.torch_utils import nn
-from mlagents.trainers.agent_processor import AgentManager
+from mlagents.trainers.agent_processor import AgentManager, LostAgents
 from mlagents.trainers.env_manager import EnvironmentStep, EnvManager
 from mlagents.trainers.policy.torch_policy import TorchPolicy
 from mlagents.trainers.settings import NetworkSettings
@@ -115,12 +115,16 @@ class Visitors(BaseEnv):
 
 
 class SeveralWorkers(EnvManager):
-    """Workers in this process, of which one steps at a time; their agents have the same ids."""
+    """Workers in this process, of which some are ready at a time; their agents have the same ids.
 
-    def __init__(self, envs):
+    :param loss_rate: how often, per step, a worker is lost and begins anew.
+    """
+
+    def __init__(self, envs, loss_rate=0.0):
         super().__init__()
         self.envs = envs
         self.last = {}
+        self.loss_rate = loss_rate
         self.chance = np.random.default_rng(1)
 
     def _reset_env(self, config=None):
@@ -129,14 +133,21 @@ class SeveralWorkers(EnvManager):
         return [self._observe(worker_id, {}) for worker_id in range(len(self.envs))]
 
     def _step(self):
-        worker_id = int(self.chance.integers(len(self.envs)))
-        results = self.last[worker_id].current_all_step_result
-        decisions = {name: self.policies[name].get_action(steps, worker_id) for name, (steps, _) in results.items()}
+        ready = self.chance.permutation(len(self.envs))[: self.chance.integers(1, len(self.envs) + 1)].tolist()
+        all_decisions = self._decide([self.last[worker_id] for worker_id in ready])
+        return [self._step_worker(worker_id, decisions) for worker_id, decisions in zip(ready, all_decisions)]
+
+    def _step_worker(self, worker_id, decisions):
+        env = self.envs[worker_id]
+        if self.chance.random() < self.loss_rate:
+            self._lose_worker(worker_id)
+            env.reset()
+            return self._observe(worker_id, {})
         for name, decision in decisions.items():
             if len(decision.agent_ids):
-                self.envs[worker_id].set_actions(name, decision.env_action)
-        self.envs[worker_id].step()
-        return [self._observe(worker_id, decisions)]
+                env.set_actions(name, decision.env_action)
+        env.step()
+        return self._observe(worker_id, decisions)
 
     def _observe(self, worker_id, decisions):
         env = self.envs[worker_id]
@@ -165,6 +176,10 @@ MANAGERS = {
     "agents that come and go": lambda: one_worker(Visitors(seed=2)),
     "workers with agents that restart": lambda: SeveralWorkers([Runners(), Runners(num_areas=2), Runners()]),
     "workers with agents that come and go": lambda: SeveralWorkers([Visitors(seed) for seed in range(3)]),
+    "workers that are lost": lambda: SeveralWorkers([Runners(), Runners(num_areas=2), Runners()], loss_rate=0.05),
+    "workers that are lost with agents that come and go": lambda: SeveralWorkers(
+        [Visitors(seed) for seed in range(3)], loss_rate=0.05
+    ),
 }
 
 
@@ -182,7 +197,9 @@ def test_a_trajectory_holds_what_its_agent_remembered_at_each_step(make_manager)
             manager.reset()
         manager.process_steps(manager.get_steps())
     queue = agent_manager.trajectory_queue
-    trajectories = [queue.get_nowait() for _ in range(queue.qsize())]
+    collected = [queue.get_nowait() for _ in range(queue.qsize())]
+    trajectories = [item for item in collected if not isinstance(item, LostAgents)]
+    assert (len(collected) - len(trajectories) > 20) == (getattr(manager, "loss_rate", 0) > 0)
     for trajectory in trajectories:
         n_decisions = trajectory.columns.obs[0]
         np.testing.assert_array_equal(n_decisions, n_decisions[0] + np.arange(len(trajectory))[:, None])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from mlagents.trainers.agent_processor import AgentManagerQueue, LostAgents
 from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers
 from mlagents.trainers.buffer import BufferKey, RewardSignalUtil
 from mlagents.trainers.ppo.optimizer_torch import TorchPPOOptimizer
@@ -108,6 +109,17 @@ def test_starting_all_episodes_anew_clears_what_the_critic_remembers(make_traine
     assert trainer.optimizer.critic_memory_dict
     trainer.end_episode()
     assert not trainer.optimizer.critic_memory_dict
+
+
+def test_the_critic_forgets_agents_that_are_lost(make_trainer):
+    trainer = make_trainer()
+    queue = AgentManagerQueue(BEHAVIOR_ID)
+    trainer.subscribe_trajectory_queue(queue)
+    rng = np.random.default_rng(0)
+    for item in (trajectory(rng, 3, agent="a"), trajectory(rng, 3, agent="b"), LostAgents(["a"])):
+        queue.put(item)
+    trainer.advance()
+    assert set(trainer.optimizer.critic_memory_dict) == set(trainer.collected_rewards["environment"]) == {"b"}
 
 
 def test_trajectories_become_padded_sequences(make_trainer):

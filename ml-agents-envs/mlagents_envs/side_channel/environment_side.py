@@ -106,16 +106,51 @@ def _read_sampler(key: str, fields: IncomingMessage) -> Sampler:
     raise UnitySideChannelException(f"the sampler of {key!r} has the unknown type {sampler_type}")
 
 
-class EnvironmentSideChannels:
-    """Carries messages between a trainer's side channels and an environment in the same process.
+class SideChannelRelay(SideChannel):
+    """Stands for all channels of a trainer in another process: passes its messages on, whatever their channels.
 
-    :param side_channels: the trainer's ends.
+    It is the only side channel of its environment. What it queues are runs of messages, with their headers.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(uuid.UUID(int=0))
+        self._for_trainer = bytearray()
+
+    def receive_from_trainer(self, data: bytes) -> None:
+        """Queue a run of messages for the environment, in the place of any that it did not take."""
+        self.message_queue[:] = [data] if data else []
+
+    def take_for_trainer(self) -> bytes:
+        """Return the run of messages that the environment has sent since the last call."""
+        taken, self._for_trainer = bytes(self._for_trainer), bytearray()
+        return taken
+
+    def on_message_received(self, msg: IncomingMessage) -> None:
+        """Keep a run of messages from the environment."""
+        self.process_side_channel_message(msg.get_raw_bytes())
+
+    def process_side_channel_message(self, data: bytes) -> None:
+        """Keep a run of messages from the environment, as a `SideChannelManager` would take it."""
+        self._for_trainer += data
+
+    def generate_side_channel_messages(self) -> bytearray:
+        """Return the queued runs and empty the queue, as a `SideChannelManager` does."""
+        run = bytearray().join(self.message_queue)
+        self.message_queue.clear()
+        return run
+
+
+class EnvironmentSideChannels:
+    """Carries messages between a trainer's side channels and an environment in Python.
+
+    :param side_channels: the trainer's ends, or a `SideChannelRelay` to them.
     """
 
     def __init__(self, side_channels: Optional[Sequence[SideChannel]] = None):
         self.parameters = EnvironmentParameters()
         self._trainer_channels = tuple(side_channels or ())
-        self._manager = SideChannelManager(self._trainer_channels)
+        self._relay = next((c for c in self._trainer_channels if isinstance(c, SideChannelRelay)), None)
+        self._trainer_end = self._relay or SideChannelManager(self._trainer_channels)
         self._trainer_channel_ids = {channel.channel_id for channel in self._trainer_channels}
         self._handlers: Dict[uuid.UUID, Callable[[IncomingMessage], None]] = {}
         self.on_message(EnvironmentParametersChannel.CHANNEL_ID, self.parameters.on_message_received)
@@ -126,8 +161,8 @@ class EnvironmentSideChannels:
         self._handlers[channel_id] = handler
 
     def send(self, channel_id: uuid.UUID, msg: OutgoingMessage) -> None:
-        """Queue a message for the trainer; where the trainer has no such channel, it is dropped."""
-        if channel_id in self._trainer_channel_ids:
+        """Queue a message for the trainer; where the trainer is known to have no such channel, it is dropped."""
+        if channel_id in self._trainer_channel_ids or self._relay is not None:
             self._outgoing += join_message(channel_id, bytes(msg.buffer))
 
     def add_stat(
@@ -153,10 +188,10 @@ class EnvironmentSideChannels:
                 break
         if self._outgoing:
             outgoing, self._outgoing = bytes(self._outgoing), bytearray()
-            self._manager.process_side_channel_message(outgoing)
+            self._trainer_end.process_side_channel_message(outgoing)
 
     def _deliver_to_environment(self) -> None:
-        for channel_id, payload in split_messages(bytes(self._manager.generate_side_channel_messages())):
+        for channel_id, payload in split_messages(bytes(self._trainer_end.generate_side_channel_messages())):
             handler = self._handlers.get(channel_id)
             if handler is None:
                 logger.debug(f"The environment does not listen to the side channel {channel_id}.")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from typing import Deque, Dict, Generic, List, Sequence, TypeVar
+from typing import Deque, Dict, Generic, List, NamedTuple, Sequence, TypeVar, Union
 
 import numpy as np
 
 from mlagents.trainers.action_info import ActionInfo
-from mlagents.trainers.behavior_id_utils import get_global_agent_id
+from mlagents.trainers.behavior_id_utils import GlobalAgentId, get_global_agent_id
 from mlagents.trainers.experience_columns import ExperienceColumns
 from mlagents.trainers.stats import StatsReporter
 from mlagents.trainers.trajectory import Trajectory
@@ -64,6 +64,19 @@ class AgentManagerQueue(Generic[T]):
         self._items.append(item)
 
 
+class LostAgents(NamedTuple):
+    """Agents whose worker was lost: their episodes are dropped, what was handed over of them stays.
+
+    :param agent_ids: their ids within the run; agents that come under the same ids from now on are others.
+    """
+
+    agent_ids: Sequence[GlobalAgentId]
+
+
+TrajectoryQueue = AgentManagerQueue[Union[Trajectory, LostAgents]]
+"""What is collected of a behaviour, on its way to a trainer."""
+
+
 class _WorkerSlots:
     """Which slot an agent of one worker has; the last look-up is reused while the ids stay the same."""
 
@@ -111,10 +124,10 @@ class AgentProcessor:
         self._published = np.zeros(0, dtype=np.int64)
         self._last_discrete = np.zeros((0, spec.action_spec.discrete_size), dtype=np.int32)
         self._agent_ids: List[str] = []
-        self._trajectory_queues: List[AgentManagerQueue[Trajectory]] = []
+        self._trajectory_queues: List[TrajectoryQueue] = []
 
-    def publish_trajectory_queue(self, trajectory_queue: AgentManagerQueue[Trajectory]) -> None:
-        """Add a queue that every finished trajectory is put into."""
+    def publish_trajectory_queue(self, trajectory_queue: TrajectoryQueue) -> None:
+        """Add a queue that every finished trajectory is put into, and agents that are lost."""
         self._trajectory_queues.append(trajectory_queue)
 
     def add_experiences(
@@ -149,6 +162,20 @@ class AgentProcessor:
         self._free_slots = list(range(self._n_slots))
         self._clear(np.arange(self._n_slots))
 
+    def drop_worker(self, worker_id: int) -> np.ndarray:
+        """Drop what is under way of a worker, which starts anew or is gone; the queues are told whose it was.
+
+        :returns: the ids, in the worker, of the agents that lived there.
+        """
+        worker = self._workers.pop(worker_id, None)
+        if worker is None or not worker.by_agent:
+            return np.zeros(0, dtype=np.int32)
+        slots = list(worker.by_agent.values())
+        self._clear(np.array(slots))
+        self._free_slots.extend(slots)
+        self._put(LostAgents([self._agent_ids[slot] for slot in slots]))
+        return np.array(list(worker.by_agent), dtype=np.int32)
+
     def _check_finite(self, steps: DecisionSteps | TerminalSteps, worker_id: int) -> None:
         """Refuse NaN and infinity: training on them would ruin the model."""
         if not len(steps):
@@ -162,8 +189,8 @@ class AgentProcessor:
             row, *place = index
             raise UnityObservationException(
                 f"The environment gave a value that is not finite: behavior {self.behavior_id}, worker {worker_id}, "
-                f"agent {int(steps.agent_id[row])}, {name}{place or ''}: {values[index]}. Nothing of this step was "
-                f"used; mend the environment, then go on with --resume."
+                f"agent {int(steps.agent_id[row])}, {name}{place or ''}: {values[index]}. The step was not "
+                f"used; mend the environment."
             )
 
     def _slots_of(self, worker: _WorkerSlots, worker_id: int, agent_ids: np.ndarray) -> np.ndarray:
@@ -314,8 +341,11 @@ class AgentProcessor:
             agent_id=self._agent_ids[slot],
             behavior_id=self.behavior_id,
         )
+        self._put(trajectory)
+
+    def _put(self, item: Trajectory | LostAgents) -> None:
         for queue in self._trajectory_queues:
-            queue.put(trajectory)
+            queue.put(item)
 
 
 class AgentManager(AgentProcessor):
@@ -329,7 +359,7 @@ class AgentManager(AgentProcessor):
         max_trajectory_length: int = sys.maxsize,
     ):
         super().__init__(spec, behavior_id, stats_reporter, max_trajectory_length)
-        self.trajectory_queue: AgentManagerQueue[Trajectory] = AgentManagerQueue(behavior_id)
+        self.trajectory_queue: TrajectoryQueue = AgentManagerQueue(behavior_id)
         self.publish_trajectory_queue(self.trajectory_queue)
 
     def record_environment_stats(self, env_stats: EnvironmentStats, worker_id: int) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from mlagents.trainers.action_info import ActionInfo
 from mlagents.trainers.agent_processor import AgentManager
 from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers
 from mlagents.trainers.policy import Policy
+from mlagents.trainers.settings import TrainerSettings
 from mlagents_envs.base_env import BehaviorName, BehaviorSpec, DecisionSteps, TerminalSteps
+from mlagents_envs.exception import UnityObservationException
 from mlagents_envs.side_channel.stats_side_channel import EnvironmentStats
-from mlagents_envs.timers import hierarchical_timer
+from mlagents_envs.timers import hierarchical_timer, timed
 
 AllStepResult = Dict[BehaviorName, Tuple[DecisionSteps, TerminalSteps]]
 
@@ -83,6 +85,9 @@ class EnvManager(ABC):
     def training_behaviors(self) -> Dict[BehaviorName, BehaviorSpec]:
         """The behaviours seen so far, by id."""
 
+    def on_training_started(self, behavior_name: str, trainer_settings: TrainerSettings) -> None:  # noqa: B027
+        """Take note that training of a behaviour begins; nothing to do, unless environments want to know."""
+
     @abstractmethod
     def close(self) -> None:
         """Close all environments."""
@@ -94,24 +99,72 @@ class EnvManager(ABC):
             self.first_step_infos = []
         return self._step()
 
+    @timed
+    def _decide(self, steps: Sequence[EnvironmentStep]) -> List[Dict[BehaviorName, ActionInfo]]:
+        """Ask the policies for the actions of all agents that wait after `steps`, each policy for all workers at once.
+
+        :param steps: the last step of every worker that is ready.
+        :returns: per step its behaviour ids' decisions, in order; none for a behaviour without a policy.
+        """
+        decisions: List[Dict[BehaviorName, ActionInfo]] = [{} for _ in steps]
+        for name, policy in self.policies.items():
+            asking = [index for index, step in enumerate(steps) if name in step.current_all_step_result]
+            requests = [(steps[index].worker_id, steps[index].current_all_step_result[name][0]) for index in asking]
+            for index, decision in zip(asking, policy.get_actions(requests)):
+                decisions[index][name] = decision
+        return decisions
+
     def process_steps(self, new_step_infos: List[EnvironmentStep]) -> int:
         """Hand the experience of steps to the agent managers; return the number of steps.
 
         This comes before the policies are asked for the next decisions: they first have to hear which episodes ended.
+        A worker that gives an observation that cannot be used is lost, and `_step_refused` says how to go on.
         """
+        n_steps = 0
         for step_info in new_step_infos:
-            for name, (decision_steps, terminal_steps) in step_info.current_all_step_result.items():
-                if len(terminal_steps) and name in self.policies:
-                    self.policies[name].end_episodes(step_info.worker_id, terminal_steps.agent_id)
-                manager = self.agent_managers.get(name)
-                if manager is None:
-                    continue
-                decision = step_info.brain_name_to_action_info.get(name) or ActionInfo.empty()
-                with hierarchical_timer("add_experiences"):
-                    manager.add_experiences(decision_steps, terminal_steps, step_info.worker_id, decision)
+            try:
+                self._collect(step_info)
+            except UnityObservationException as error:
+                self._lose_worker(step_info.worker_id)
+                self._step_refused(step_info, error)
+                continue
             if step_info.environment_stats:
                 self._record_environment_stats(step_info)
-        return len(new_step_infos)
+            n_steps += 1
+        return n_steps
+
+    def _collect(self, step_info: EnvironmentStep) -> None:
+        worker_id, results = step_info.worker_id, step_info.current_all_step_result
+        decisions = step_info.brain_name_to_action_info
+        for name, (decision_steps, terminal_steps) in results.items():
+            if len(terminal_steps) and name in self.policies:
+                self.policies[name].end_episodes(worker_id, terminal_steps.agent_id)
+            manager = self.agent_managers.get(name)
+            if manager is None:
+                continue
+            decision = decisions.get(name) or ActionInfo.empty()
+            with hierarchical_timer("add_experiences"):
+                manager.add_experiences(decision_steps, terminal_steps, worker_id, decision)
+        for name in decisions:
+            manager = self.agent_managers.get(name)
+            if name not in results and manager is not None:
+                # The behaviour may come back, with the rewards for these actions.
+                nobody = DecisionSteps.empty(manager.spec), TerminalSteps.empty(manager.spec)
+                manager.add_experiences(*nobody, worker_id, decisions[name])
+
+    def _step_refused(self, step: EnvironmentStep, error: UnityObservationException) -> None:
+        """Go on without a worker's `step`: the worker, which is lost, has to start anew; here it ends the run.
+
+        :raises UnityObservationException: the error.
+        """
+        raise error
+
+    def _lose_worker(self, worker_id: int) -> None:
+        """Drop what is under way of a worker that starts anew, so that none of it mixes with what comes then."""
+        for name, manager in self.agent_managers.items():
+            lost = manager.drop_worker(worker_id)
+            if len(lost) and name in self.policies:
+                self.policies[name].end_episodes(worker_id, lost)
 
     def _record_environment_stats(self, step_info: EnvironmentStep) -> None:
         """Report what the environment measured to each behaviour, and once where several teams share its statistics."""

@@ -20,19 +20,22 @@ from mlagents.plugins.stats_writer import register_stats_writer_plugins
 from mlagents.plugins.trainer_type import register_trainer_plugins, usable_plugins
 from mlagents.torch_utils import set_torch_config, torch
 from mlagents.trainers.cli_options import create_parser
+from mlagents.trainers.env_manager import EnvManager
+from mlagents.trainers.env_worker import SourceEnvFactory, engine_config
 from mlagents.trainers.exception import TrainerConfigError, TrainerError
 from mlagents.trainers.run_directory import RunDirectory
 from mlagents.trainers.settings import ParameterRandomizationSettings, RunOptions
 from mlagents.trainers.simple_env_manager import SimpleEnvManager
 from mlagents.trainers.stats import StatsReporter
 from mlagents.trainers.stop_request import StopRequest
+from mlagents.trainers.subprocess_env_manager import SubprocessEnvManager
 from mlagents.trainers.terminal import closing_message, progress_display
 from mlagents.trainers.trainer import TrainerFactory
 from mlagents.trainers.trainer_controller import TrainerController
 from mlagents_envs import logging_util, timers
-from mlagents_envs.env_resolver import EnvSource, resolve_env
+from mlagents_envs.env_resolver import EnvSource, LaunchOptions, resolve_env
 from mlagents_envs.exception import UnityException
-from mlagents_envs.side_channel.engine_configuration_channel import EngineConfig, EngineConfigurationChannel
+from mlagents_envs.side_channel.engine_configuration_channel import EngineConfigurationChannel
 from mlagents_envs.side_channel.environment_parameters_channel import EnvironmentParametersChannel
 from mlagents_envs.side_channel.stats_side_channel import StatsSideChannel
 
@@ -86,30 +89,34 @@ def run_training(run_seed: int, options: RunOptions, num_areas: int) -> None:
     run = RunDirectory(options.checkpoint_settings)
     timers.reset_timers()
     set_torch_config(options.torch_settings)
-    source = resolve_env(options.env_settings.env_path)
+    source = _find_environment(options, run)
     run.check()
 
     with StopRequest() as stop, progress_display() as progress, _stats_writers(options):
         _seed_everything(run_seed)  # after the code of plug-ins that may have nothing to do with this run
-        env_manager = _make_env_manager(source, options, run_seed, num_areas)
+        controller = TrainerController(
+            _make_trainer_factory(options, run, run_seed),
+            _environment_parameters(options, run_seed),
+            learns,
+            stop,
+            progress,
+        )
+        env_manager = _make_env_manager(source, options, run_seed, num_areas, controller)
+        writes = False
         try:
-            controller = TrainerController(
-                _make_trainer_factory(options, run, run_seed),
-                _environment_parameters(options, run_seed),
-                learns,
-                stop,
-                progress,
-            )
             controller.reset(env_manager)
             if learns:
                 run.begin(_to_repeat(options, run_seed))
+                writes = True
             try:
                 controller.start_learning(env_manager)
             finally:
-                if learns:
-                    _write_logs(run, controller)
+                if writes:
+                    _write_status(run, controller)
         finally:
             env_manager.close()
+            if writes:
+                _write_timers(run)
     names = list(controller.trainers)
     if learns:
         settings = options.checkpoint_settings
@@ -146,22 +153,45 @@ def _to_repeat(options: RunOptions, run_seed: int) -> RunOptions:
     )
 
 
-def _make_env_manager(source: EnvSource, options: RunOptions, run_seed: int, num_areas: int) -> SimpleEnvManager:
-    """Start the environment, and link it by its side channels."""
-    parameters, engine, stats = EnvironmentParametersChannel(), EngineConfigurationChannel(), StatsSideChannel()
-    settings = options.engine_settings
-    engine.set_configuration(
-        EngineConfig(
-            width=settings.width,
-            height=settings.height,
-            quality_level=settings.quality_level,
-            time_scale=settings.time_scale,
-            target_frame_rate=settings.target_frame_rate,
-            capture_frame_rate=settings.capture_frame_rate,
+def _find_environment(options: RunOptions, run: RunDirectory) -> EnvSource:
+    """Return where the run's environments come from.
+
+    :raises UnityEnvironmentException: there is no such environment.
+    :raises TrainerConfigError: several are asked for, and there is but one.
+    """
+    settings, engine = options.env_settings, options.engine_settings
+    if settings.env_path is None and settings.num_envs > 1:
+        raise TrainerConfigError(
+            f"--num-envs {settings.num_envs} needs --env: there is one Unity Editor, and it plays one scene at a time."
         )
+    launch = LaunchOptions(
+        base_port=settings.base_port,
+        timeout_wait=settings.timeout_wait,
+        no_graphics=engine.no_graphics,
+        no_graphics_monitor=engine.no_graphics_monitor,
+        args=tuple(settings.env_args or ()),
+        log_folder=str(run.player_logs_path),
     )
-    env = source.make(worker_id=0, seed=run_seed, num_areas=num_areas, side_channels=[parameters, engine, stats])
-    return SimpleEnvManager(env, parameters, stats)
+    return resolve_env(settings.env_path, launch)
+
+
+def _make_env_manager(
+    source: EnvSource, options: RunOptions, run_seed: int, num_areas: int, controller: TrainerController
+) -> EnvManager:
+    """Start the environments: one that lives in Python in this process, all others in processes of their own."""
+    factory = SourceEnvFactory(source, run_seed, num_areas)
+    n_envs = options.env_settings.num_envs
+    if source.has_own_process or n_envs > 1:
+        return SubprocessEnvManager(
+            factory,
+            options,
+            n_envs,
+            stop_requested=lambda: controller.stop.requested,
+            on_pause=controller.save_checkpoint,
+        )
+    parameters, engine, stats = EnvironmentParametersChannel(), EngineConfigurationChannel(), StatsSideChannel()
+    engine.set_configuration(engine_config(options.engine_settings))
+    return SimpleEnvManager(factory(0, [parameters, engine, stats]), parameters, stats)
 
 
 def _make_trainer_factory(options: RunOptions, run: RunDirectory, run_seed: int) -> TrainerFactory:
@@ -185,15 +215,27 @@ def _environment_parameters(options: RunOptions, run_seed: int) -> Dict[str, Par
     return samplers
 
 
-def _write_logs(run: RunDirectory, controller: TrainerController) -> None:
-    """Write what the run knows of itself; that it cannot is no reason to fail a run whose models are saved."""
+def _write_status(run: RunDirectory, controller: TrainerController) -> None:
+    """Write which checkpoints there are."""
     status: Dict[str, Any] = {}
     for name, trainer in controller.trainers.items():
         history = getattr(trainer, "checkpoints", None)
         status[name] = history.as_dict() if history is not None else {}
-    try:
+    with _writing_logs(run):
         run.write_status(status)
+
+
+def _write_timers(run: RunDirectory) -> None:
+    """Write where the time went; the environments, which have timers of their own, are closed before."""
+    with _writing_logs(run):
         run.write_timers()
+
+
+@contextlib.contextmanager
+def _writing_logs(run: RunDirectory) -> Iterator[None]:
+    """Warn where a run's logs cannot be written: that is no reason to fail a run whose models are saved."""
+    try:
+        yield
     except OSError as error:
         logger.warning(f"The logs of the run could not be written to {run.logs_path}: {error}.")
 

@@ -20,7 +20,6 @@ class _NotBuilt(NamedTuple):
 TRAINER_TYPES_NOT_BUILT = ("sac", "poca")
 
 _FOR_A_RUN = [
-    _NotBuilt("several copies of the environment", "env_settings.num_envs", lambda count: count > 1),
     _NotBuilt(
         "a curriculum of several lessons",
         "environment_parameters.*.curriculum",
@@ -39,7 +38,6 @@ _FOR_A_BEHAVIOR = [
     _NotBuilt("the reward signal rnd", "reward_signals.rnd"),
     _NotBuilt("behavioral cloning", "behavioral_cloning"),
     _NotBuilt("self-play", "self_play"),
-    _NotBuilt("updating in a thread of its own", "threaded"),
 ]
 
 

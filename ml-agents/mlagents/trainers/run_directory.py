@@ -43,6 +43,12 @@ class RunDirectory:
         self.settings = settings
         self.path = Path(settings.write_path)
         self.logs_path = Path(settings.run_logs_dir)
+        self._since_s = time.time()
+
+    @property
+    def player_logs_path(self) -> Path:
+        """The folder for the logs of executables."""
+        return self.path / "inference" if self.settings.inference else self.logs_path
 
     @property
     def loads_own_state(self) -> bool:
@@ -120,11 +126,19 @@ class RunDirectory:
             trash.mkdir(exist_ok=True)
             aside = trash / f"{self.path.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 10**6:06}"
             shutil.move(self.path, aside)
+            self._take_back_player_logs(aside)
             logger.info(f"The run that {self.path} held was moved to {aside}.")
             for old in sorted(trash.iterdir(), key=lambda entry: entry.stat().st_ctime_ns)[:-KEPT_IN_TRASH]:
                 shutil.rmtree(old, ignore_errors=True)
         text = yaml.safe_dump(options.as_dict(), sort_keys=False)
         write_text_atomically(self.path / "configuration.yaml", text)
+
+    def _take_back_player_logs(self, aside: Path) -> None:
+        """Bring the logs of executables that were started for this run back from the one that it replaces."""
+        for log in (aside / self.logs_path.name).glob("Player-*.log"):
+            if log.stat().st_mtime >= self._since_s - 1:  # file systems keep time more coarsely
+                self.logs_path.mkdir(parents=True, exist_ok=True)
+                shutil.move(log, self.logs_path / log.name)
 
     def read_status(self) -> Dict[str, Any]:
         """Return what ``training_status.json`` holds by behaviour; nothing where it is missing or broken."""

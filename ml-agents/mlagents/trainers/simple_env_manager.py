@@ -9,7 +9,7 @@ from mlagents.trainers.env_manager import AllStepResult, EnvironmentStep, EnvMan
 from mlagents_envs.base_env import BaseEnv, BehaviorName, BehaviorSpec
 from mlagents_envs.side_channel.environment_parameters_channel import EnvironmentParametersChannel
 from mlagents_envs.side_channel.stats_side_channel import StatsSideChannel
-from mlagents_envs.timers import hierarchical_timer, timed
+from mlagents_envs.timers import hierarchical_timer
 
 
 class SimpleEnvManager(EnvManager):
@@ -29,17 +29,8 @@ class SimpleEnvManager(EnvManager):
         self._stats = stats
         self.previous_step = EnvironmentStep.empty(0)
 
-    @timed
-    def _take_step(self, last_step: EnvironmentStep) -> Dict[BehaviorName, ActionInfo]:
-        """Ask the policies for the actions of all agents that wait."""
-        return {
-            name: self.policies[name].get_action(decision_steps, 0)
-            for name, (decision_steps, _) in last_step.current_all_step_result.items()
-            if name in self.policies
-        }
-
     def _step(self) -> List[EnvironmentStep]:
-        decisions = self._take_step(self.previous_step)
+        (decisions,) = self._decide([self.previous_step])
         for name, decision in decisions.items():
             if len(decision.agent_ids):
                 self.env.set_actions(name, decision.env_action)

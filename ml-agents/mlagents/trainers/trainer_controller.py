@@ -8,10 +8,12 @@ from mlagents.trainers.agent_processor import AgentManager
 from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers
 from mlagents.trainers.env_manager import EnvironmentStep, EnvManager
 from mlagents.trainers.exception import NotFiniteError, TrainerConfigError
+from mlagents.trainers.policy import Policy
 from mlagents.trainers.stats import StatsPropertyType
 from mlagents.trainers.stop_request import StopRequest
 from mlagents.trainers.terminal import ProgressDisplay
 from mlagents.trainers.trainer import Trainer, TrainerFactory
+from mlagents.trainers.trainer.update_thread import UpdateThread
 from mlagents_envs.logging_util import get_logger
 from mlagents_envs.timers import hierarchical_timer, timed
 
@@ -42,6 +44,7 @@ class TrainerController:
         self.stop = stop
         self.progress = progress
         self.trainers: Dict[str, Trainer] = {}
+        self.update_threads: Dict[str, UpdateThread] = {}  # of the trainers that update beside the environment
 
     @timed
     def start_learning(self, env_manager: EnvManager) -> None:
@@ -55,8 +58,13 @@ class TrainerController:
         for trainer in self.trainers.values():
             _report_settings(trainer)
         try:
-            while self._goes_on():
-                self.advance(env_manager)
+            try:
+                while self._goes_on():
+                    self.advance(env_manager)
+                self._settle()
+            finally:
+                for thread in self.update_threads.values():
+                    thread.close()
         except BaseException as error:
             self._save_models(after=error)
             raise
@@ -71,12 +79,15 @@ class TrainerController:
 
     @timed
     def reset(self, env_manager: EnvManager) -> None:
-        """Start the environments, and make the trainers of their behaviours; nothing is written.
+        """Start the environments, anew if they run, and make the trainers of their behaviours; nothing is written.
 
         :raises TrainerConfigError: a behaviour is not configured.
         :raises UnityTrainerException: a behaviour asks for what networks cannot do, or a checkpoint does not fit.
         """
+        self._settle()
         env_manager.reset(self.environment_parameters)
+        for trainer in self.trainers.values():
+            trainer.end_episode()
         self._add_behaviors(env_manager, env_manager.first_step_infos)
         configured = self.trainer_factory.trainer_config
         unseen = [name for name in configured if name not in self.trainers]
@@ -96,8 +107,8 @@ class TrainerController:
             n_steps = env_manager.process_steps(steps)
         for name, trainer in self.trainers.items():
             with hierarchical_timer("trainer_advance"):
-                trainer.advance()
-            returns = trainer.reward_buffer
+                self.update_threads.get(name, trainer).advance()
+            returns = tuple(trainer.reward_buffer)  # in one go: its trainer may be adding to it in another thread
             mean_return = sum(returns) / len(returns) if returns else None
             self.progress.update(name, trainer.get_step, trainer.get_max_steps, mean_return)
         return n_steps
@@ -117,19 +128,29 @@ class TrainerController:
     def _add_behavior(self, env_manager: EnvManager, behavior_id: str) -> None:
         identifiers = BehaviorIdentifiers.from_name_behavior_id(behavior_id)
         spec = env_manager.training_behaviors[behavior_id]
-        trainer = self.trainers.get(identifiers.brain_name)
+        brain_name = identifiers.brain_name
+        trainer = self.trainers.get(brain_name)
         if trainer is None:
-            trainer = self._make_trainer(env_manager, identifiers.brain_name)
-            policy = trainer.create_policy(identifiers, spec)
+            trainer = self._make_trainer(env_manager, brain_name)
+            trainer.add_policy(identifiers, trainer.create_policy(identifiers, spec))
+            env_manager.on_training_started(brain_name, trainer.trainer_settings)
+            if trainer.threaded and trainer.is_training:
+                self.update_threads[brain_name] = UpdateThread(trainer)
+            self.trainers[brain_name] = trainer
         else:
-            policy = trainer.get_policy(behavior_id)
-        trainer.add_policy(identifiers, policy)
-        self.trainers[identifiers.brain_name] = trainer
-        settings = trainer.trainer_settings
-        manager = AgentManager(spec, behavior_id, trainer.stats_reporter, settings.time_horizon)
-        trainer.subscribe_trajectory_queue(manager.trajectory_queue)
+            self._settle()
+            trainer.add_policy(identifiers, trainer.get_policy(behavior_id))
+        manager = AgentManager(spec, behavior_id, trainer.stats_reporter, trainer.trainer_settings.time_horizon)
         env_manager.set_agent_manager(behavior_id, manager)
-        env_manager.set_policy(behavior_id, policy)
+        env_manager.set_policy(behavior_id, self._link(trainer, manager))
+
+    def _link(self, trainer: Trainer, manager: AgentManager) -> Policy:
+        """Let a trainer have what is collected of a behaviour id; return the policy that is to act."""
+        thread = self.update_threads.get(trainer.brain_name)
+        if thread is not None:
+            return thread.link(manager.behavior_id, manager.trajectory_queue)
+        trainer.subscribe_trajectory_queue(manager.trajectory_queue)
+        return trainer.get_policy(manager.behavior_id)
 
     def _make_trainer(self, env_manager: EnvManager, brain_name: str) -> Trainer:
         try:
@@ -141,6 +162,16 @@ class TrainerController:
             if brain_name in self.trainer_factory.trainer_config:
                 raise
             raise TrainerConfigError(f"{error} The environment's behaviors: {', '.join(names)}.") from error
+
+    def _settle(self) -> None:
+        """Wait until all that was collected is taken in: until then, trainers that have a thread belong to it."""
+        for thread in self.update_threads.values():
+            thread.settle()
+
+    def save_checkpoint(self) -> None:
+        """Save what was learned so far, as at the end of training, which goes on."""
+        self._settle()
+        self._save_models()
 
     def _save_models(self, after: Optional[BaseException] = None) -> None:
         """Save every trainer's state and model.

@@ -6,6 +6,7 @@ from typing import Dict, NamedTuple, Sequence
 
 import numpy as np
 
+from mlagents.trainers.behavior_id_utils import GlobalAgentIds
 from mlagents_envs.base_env import AgentId
 
 
@@ -25,12 +26,17 @@ class AgentMemories:
     def __init__(self) -> None:
         self._workers: Dict[int, _WorkerMemories] = {}
 
-    def get(self, worker_id: int, agent_ids: Sequence[AgentId] | np.ndarray, size: int) -> np.ndarray:
+    def get(self, agents: GlobalAgentIds, size: int) -> np.ndarray:
         """Return what N agents remember, (N, `size`), read-only.
 
-        Zeros stand for agents that are not known, and for all where what is known is of another size.
+        Zeros stand for agents that are not known, and for all of a worker where what is known is of another size.
         """
-        wanted = np.asarray(agent_ids, dtype=np.int32)
+        found = [self._get(worker_id, agent_ids, size) for worker_id, agent_ids in agents.by_worker]
+        memories = found[0] if len(found) == 1 else np.concatenate(found)
+        memories.flags.writeable = False
+        return memories
+
+    def _get(self, worker_id: int, wanted: np.ndarray, size: int) -> np.ndarray:
         known = self._workers.get(worker_id)
         if known is None or known.memories.shape[1] != size:
             memories = np.zeros((len(wanted), size), dtype=np.float32)
@@ -40,14 +46,20 @@ class AgentMemories:
             memories = np.zeros((len(wanted), size), dtype=np.float32)
             _, rows, known_rows = np.intersect1d(wanted, known.agent_ids, assume_unique=True, return_indices=True)
             memories[rows] = known.memories[known_rows]
-        memories.flags.writeable = False
         return memories
 
-    def set(self, worker_id: int, agent_ids: Sequence[AgentId] | np.ndarray, memories: np.ndarray) -> None:
+    def set(self, agents: GlobalAgentIds, memories: np.ndarray) -> None:
         """Take in what N agents remember from now on, (N, M); it is copied.
 
-        The worker's other agents keep what they remember, unless it is of another size.
+        Their workers' other agents keep what they remember, unless it is of another size.
         """
+        start = 0
+        for worker_id, agent_ids in agents.by_worker:
+            end = start + len(agent_ids)
+            self._set(worker_id, agent_ids, memories[start:end])
+            start = end
+
+    def _set(self, worker_id: int, agent_ids: np.ndarray, memories: np.ndarray) -> None:
         given = _WorkerMemories(np.array(agent_ids, dtype=np.int32), np.array(memories, dtype=np.float32))
         known = self._workers.get(worker_id)
         if known is not None and not np.array_equal(known.agent_ids, given.agent_ids):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, List, NoReturn, Optional
+from typing import TYPE_CHECKING, List, NoReturn, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -44,6 +44,14 @@ class Policy(ABC):
         :param worker_id: which worker they are in. Within it, an agent's id belongs to one agent at a time, whatever
             its behaviour: a policy with memory knows agents by worker and id, and teams may share a policy.
         """
+
+    def get_actions(self, requests: Sequence[Tuple[int, DecisionSteps]]) -> List[ActionInfo]:
+        """Decide for the agents of several workers; here one worker after the other.
+
+        :param requests: worker ids, each with what its agents see.
+        :returns: one decision per request, in their order.
+        """
+        return [self.get_action(decision_requests, worker_id) for worker_id, decision_requests in requests]
 
     def end_episodes(self, worker_id: int, agent_ids: np.ndarray) -> None:  # noqa: B027  # may stay as it is
         """Take note that episodes of some agents ended, before their next decision; nothing to do without memory."""

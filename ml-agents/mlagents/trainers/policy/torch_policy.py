@@ -10,6 +10,7 @@ from mlagents.torch_utils import default_device, torch
 from mlagents.trainers.action_info import ActionInfo
 from mlagents.trainers.behavior_id_utils import GlobalAgentIds
 from mlagents.trainers.policy.agent_memories import AgentMemories
+from mlagents.trainers.policy.batching import join_steps, split_decision
 from mlagents.trainers.policy.policy import Policy
 from mlagents.trainers.settings import NetworkSettings
 from mlagents.trainers.torch_entities.array_inference import ArrayActor, ArrayCache
@@ -68,7 +69,7 @@ class TorchPolicy(Policy):
     def evaluate(self, decision_requests: DecisionSteps, global_agent_ids: Sequence[str] = ()) -> Dict[str, Any]:
         """Run the actor on N agents; with memory, go on from what they remember and keep what they then do.
 
-        :param global_agent_ids: whose memories they are: as `get_action` gives them, else taken for worker 0's.
+        :param global_agent_ids: whose memories they are, by `get_global_agent_id`; without, worker 0's agents'.
         :returns: what the actor gave (``env_action``, and where it has them ``log_probs`` and ``entropy``), as
             NumPy, and ``action``, the actions to learn from; with memory also ``memory_in`` (N, M), what the agents
             remembered before, and ``memory_out`` (N, M), if the actor gave any.
@@ -76,18 +77,17 @@ class TorchPolicy(Policy):
         """
         allowed = self._allowed_choices(decision_requests)
         if self.use_recurrent:
-            worker_id = global_agent_ids.worker_id if isinstance(global_agent_ids, GlobalAgentIds) else 0
-            return self._evaluate_with_memory(decision_requests, allowed, worker_id)
+            agents = GlobalAgentIds.of(global_agent_ids or GlobalAgentIds((0, decision_requests.agent_id)))
+            return self._evaluate_with_memory(decision_requests, allowed, agents)
         arrays = self._array_actor.get(self.actor)
         if arrays is not None:
             return arrays.act(decision_requests.obs, allowed)._asdict()
         return self._evaluate_in_torch(decision_requests, allowed, None)[0]
 
     def _evaluate_with_memory(
-        self, decision_requests: DecisionSteps, allowed: Optional[np.ndarray], worker_id: int
+        self, decision_requests: DecisionSteps, allowed: Optional[np.ndarray], agents: GlobalAgentIds
     ) -> Dict[str, Any]:
-        agent_ids = decision_requests.agent_id
-        memories = self._memories.get(worker_id, agent_ids, self.m_size)
+        memories = self._memories.get(agents, self.m_size)
         before = torch.tensor(memories[None], device=default_device())
         run_out, after = self._evaluate_in_torch(decision_requests, allowed, before)
         run_out["memory_in"] = memories
@@ -95,7 +95,7 @@ class TorchPolicy(Policy):
             run_out["memory_out"] = _memory_rows(after, memories.shape)
             if np.isnan(run_out["memory_out"]).any():
                 self._raise_not_finite("a memory")
-            self._memories.set(worker_id, agent_ids, run_out["memory_out"])
+            self._memories.set(agents, run_out["memory_out"])
         return run_out
 
     def _evaluate_in_torch(
@@ -127,8 +127,23 @@ class TorchPolicy(Policy):
         """
         if not len(decision_requests):
             return ActionInfo.empty()
-        agent_ids = decision_requests.agent_id
-        run_out = self.evaluate(decision_requests, GlobalAgentIds(worker_id, agent_ids))
+        return self._decide(decision_requests, GlobalAgentIds((worker_id, decision_requests.agent_id)))
+
+    def get_actions(self, requests: Sequence[Tuple[int, DecisionSteps]]) -> List[ActionInfo]:
+        """Decide for the agents of several workers in one `evaluate`, unless a subclass has its own `get_action`.
+
+        :raises UnityPolicyException: as `get_action` does.
+        """
+        waiting = [(worker_id, steps) for worker_id, steps in requests if len(steps)]
+        if len(waiting) < 2 or getattr(self.get_action, "__func__", None) is not TorchPolicy.get_action:
+            return super().get_actions(requests)
+        parts = [steps for _, steps in waiting]
+        agents = GlobalAgentIds(*((worker_id, steps.agent_id) for worker_id, steps in waiting))
+        decided = iter(split_decision(self._decide(join_steps(parts), agents), parts))
+        return [next(decided) if len(steps) else ActionInfo.empty() for _, steps in requests]
+
+    def _decide(self, decision_requests: DecisionSteps, agents: GlobalAgentIds) -> ActionInfo:
+        run_out = self.evaluate(decision_requests, agents)
         self.check_nan_action(run_out["action"])
         if "entropy" in run_out and not np.isfinite(run_out["entropy"]).all():
             self._raise_not_finite()  # choices cannot be NaN, but their probabilities can
@@ -136,7 +151,7 @@ class TorchPolicy(Policy):
             action=run_out["action"],
             env_action=run_out["env_action"],
             outputs=run_out,
-            agent_ids=agent_ids,  # type: ignore[arg-type]  # an array reads as a sequence
+            agent_ids=decision_requests.agent_id,  # type: ignore[arg-type]  # an array reads as a sequence
         )
 
     def end_episodes(self, worker_id: int, agent_ids: np.ndarray) -> None:

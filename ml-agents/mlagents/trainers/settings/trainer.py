@@ -65,7 +65,9 @@ class TrainerSettings(ExportableSettings):
     max_steps: int = setting(500000, help="Agent steps of the training.", check=NOT_NEGATIVE)
     time_horizon: int = setting(64, help="Steps of an agent after which its trajectory is cut.", check=POSITIVE)
     summary_freq: int = setting(50000, help="Agent steps between two lines of statistics.", check=POSITIVE)
-    threaded: bool = setting(False, help="Update the model while the environment goes on.")
+    threaded: bool = setting(
+        False, help="Update the model while the environment goes on; runs cannot be repeated then."
+    )
     self_play: Optional[SelfPlaySettings] = setting(None, help="Play against earlier selves; null for no.")
     behavioral_cloning: Optional[BehavioralCloningSettings] = setting(None, help="Imitate demonstrations; null for no.")
 

@@ -267,6 +267,10 @@ class ArrayCache(Generic[_Self]):
         self._arrays: Optional[_Self] = None
         self._refused: Any = None
 
+    def __deepcopy__(self, memo: Dict[int, Any]) -> ArrayCache[_Self]:
+        """Return an empty one: arrays share the memory of a network's parameters, and a copy of it has its own."""
+        return ArrayCache(self._kind)
+
     def get(self, network: Any) -> Optional[_Self]:
         """Return the network as arrays, or None where torch has to evaluate it; what was refused once stays so."""
         if network is self._refused:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import abc
 import os
 from collections import defaultdict
-from typing import Dict, List, Tuple, cast
+from typing import Dict, List, Sequence, Tuple, cast
 
 import numpy as np
 
-from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers
+from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers, GlobalAgentId
 from mlagents.trainers.buffer import AgentBuffer, AgentBufferKey, BufferException, BufferKey, RewardSignalUtil
 from mlagents.trainers.buffer_keys import key_to_text
 from mlagents.trainers.files import atomic_path
@@ -84,10 +84,21 @@ class OffPolicyTrainer(RLTrainer):
         missing_steps = 0 if self.update_buffer.num_experiences else self.hyperparameters.buffer_init_steps
         self._first_update_step = self.get_step + missing_steps
 
+    @property
+    def max_waiting_steps(self) -> int:
+        """One batch: the updates that are due for what waits are made before agents act any better."""
+        return int(self.hyperparameters.batch_size)
+
     def end_episode(self) -> None:
         """Forget the episodes under way."""
         super().end_episode()
         self._waiting.clear()
+
+    def _forget(self, agent_ids: Sequence[GlobalAgentId]) -> None:
+        """Forget the episodes under way of agents that are lost."""
+        super()._forget(agent_ids)
+        for agent_id in agent_ids:
+            self._waiting.pop(agent_id, None)
 
     @property
     def _replay_buffer_path(self) -> str:

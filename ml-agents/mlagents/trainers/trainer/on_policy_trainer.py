@@ -44,6 +44,11 @@ class OnPolicyTrainer(RLTrainer):
         self.hyperparameters: Any = trainer_settings.hyperparameters
         self.seed = seed
 
+    @property
+    def max_waiting_steps(self) -> int:
+        """One update's worth, so that what is learned from lacks one update of the policy at most."""
+        return int(self.hyperparameters.buffer_size)
+
     def _is_ready_update(self) -> bool:
         """Return whether the buffer holds more than `buffer_size` experiences."""
         return self.update_buffer.num_experiences > int(self.hyperparameters.buffer_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import threading
 import time
 from collections import defaultdict
 from typing import Any, Dict, List, Mapping, Optional, Sequence
@@ -10,8 +11,8 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 import numpy as np
 
 from mlagents.plugins.blame import place_of
-from mlagents.trainers.agent_processor import AgentManagerQueue
-from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers
+from mlagents.trainers.agent_processor import LostAgents, TrajectoryQueue
+from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers, GlobalAgentId
 from mlagents.trainers.buffer import AgentBuffer, BufferKey, RewardSignalUtil
 from mlagents.trainers.exception import NotFiniteError
 from mlagents.trainers.model_saver.checkpoints import CheckpointHistory, ModelCheckpoint
@@ -27,6 +28,9 @@ from mlagents_envs.logging_util import get_logger
 from mlagents_envs.timers import hierarchical_timer, timed
 
 logger = get_logger(__name__)
+
+_saving = threading.Lock()
+"""Held while a checkpoint is written: torch's exporter serves one thread at a time."""
 
 
 class RLTrainer(Trainer):
@@ -76,6 +80,14 @@ class RLTrainer(Trainer):
         if self.optimizer is not None:
             self.optimizer.critic_memory_dict.clear()
 
+    def _forget(self, agent_ids: Sequence[GlobalAgentId]) -> None:
+        """Forget the returns and the critic's memories of the episodes under way of agents that are lost."""
+        for agent_id in agent_ids:
+            for rewards in self.collected_rewards.values():
+                rewards.pop(agent_id, None)
+            if self.optimizer is not None:
+                self.optimizer.critic_memory_dict.pop(agent_id, None)
+
     def _update_end_episode_stats(self, agent_id: str, optimizer: Optimizer) -> None:
         """Report the returns of an agent's episode, which has ended."""
         for name, rewards in self.collected_rewards.items():
@@ -117,7 +129,8 @@ class RLTrainer(Trainer):
     @timed
     def _checkpoint(self) -> ModelCheckpoint:
         """Write the state and the model, and forget the oldest checkpoint where there are too many."""
-        path, others = self.model_saver.save_checkpoint(self.brain_name, self.get_step)
+        with _saving:
+            path, others = self.model_saver.save_checkpoint(self.brain_name, self.get_step)
         checkpoint = ModelCheckpoint(self.get_step, path, self._policy_mean_reward(), time.time(), others)
         self.checkpoints.add(checkpoint)
         return checkpoint
@@ -246,7 +259,10 @@ class RLTrainer(Trainer):
                 for policy_queue in self.policy_queues:
                     policy_queue.put(self.get_policy(policy_queue.behavior_id))
 
-    def _take_in(self, queue: AgentManagerQueue[Trajectory]) -> None:
-        # Only as many as wait now: another thread may go on filling the queue.
-        for _ in range(queue.qsize()):
-            self._process_trajectory(queue.get_nowait())
+    def _take_in(self, queue: TrajectoryQueue) -> None:
+        while not queue.empty():
+            item = queue.get_nowait()
+            if isinstance(item, LostAgents):
+                self._forget(item.agent_ids)
+            else:
+                self._process_trajectory(item)

@@ -6,12 +6,11 @@ import abc
 from collections import deque
 from typing import Deque, Dict, List
 
-from mlagents.trainers.agent_processor import AgentManagerQueue
+from mlagents.trainers.agent_processor import AgentManagerQueue, TrajectoryQueue
 from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers
 from mlagents.trainers.policy import Policy
 from mlagents.trainers.settings import TrainerSettings
 from mlagents.trainers.stats import StatsReporter
-from mlagents.trainers.trajectory import Trajectory
 from mlagents_envs.base_env import BehaviorSpec
 
 
@@ -46,7 +45,7 @@ class Trainer(abc.ABC):
         self._step = 0
         self.policies: Dict[str, Policy] = {}
         self.policy_queues: List[AgentManagerQueue[Policy]] = []
-        self.trajectory_queues: List[AgentManagerQueue[Trajectory]] = []
+        self.trajectory_queues: List[TrajectoryQueue] = []
 
     @property
     def stats_reporter(self) -> StatsReporter:
@@ -72,6 +71,11 @@ class Trainer(abc.ABC):
     def threaded(self) -> bool:
         """Whether updates are to run beside the environment."""
         return self.trainer_settings.threaded
+
+    @property
+    def max_waiting_steps(self) -> int:
+        """With updates beside the environment: how many agent steps may wait to be taken in before collection does."""
+        return self.trainer_settings.time_horizon
 
     @property
     def should_still_train(self) -> bool:
@@ -111,7 +115,7 @@ class Trainer(abc.ABC):
         """Add a queue that the policy is put into after every update."""
         self.policy_queues.append(policy_queue)
 
-    def subscribe_trajectory_queue(self, trajectory_queue: AgentManagerQueue[Trajectory]) -> None:
+    def subscribe_trajectory_queue(self, trajectory_queue: TrajectoryQueue) -> None:
         """Add a queue to take trajectories from."""
         self.trajectory_queues.append(trajectory_queue)
 

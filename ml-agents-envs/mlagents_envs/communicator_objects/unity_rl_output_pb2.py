@@ -1,0 +1,11 @@
+"""The messages of `unity_rl_output.proto`."""
+
+from typing import Any
+
+from mlagents_envs.communicator_objects.builder import names_of
+
+globals().update(names_of("unity_rl_output"))
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(f"{__name__} has no {name}")

@@ -1,0 +1,251 @@
+"""The trainer's end of gRPC, against clients that speak gRPC as environments do."""
+
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import psutil
+import pytest
+
+from mlagents_envs import ports
+from mlagents_envs.communicator_objects.header_pb2 import HeaderProto
+from mlagents_envs.communicator_objects.unity_input_pb2 import UnityInputProto
+from mlagents_envs.communicator_objects.unity_message_pb2 import UnityMessageProto
+from mlagents_envs.communicator_objects.unity_rl_initialization_input_pb2 import UnityRLInitializationInputProto
+from mlagents_envs.communicator_objects.unity_rl_input_pb2 import UnityRLInputProto
+from mlagents_envs.exception import UnityEnvironmentException, UnityTimeOutException, UnityWorkerInUseException
+from mlagents_envs.rpc_communicator import RpcCommunicator
+
+WAIT_S = 20
+
+
+class Client:
+    """An environment's end: `send` does not wait for the answer, which `result` of what it returns gives."""
+
+    def __init__(self, port):
+        options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+        self.channel = grpc.insecure_channel(f"localhost:{port}", options=options)
+        self._exchange = self.channel.unary_unary("/communicator_objects.UnityToExternalProto/Exchange")
+        self._calls = []  # one that nobody holds is cancelled
+
+    def send(self, message):
+        self._calls.append(self._exchange.future(message, timeout=WAIT_S, wait_for_ready=True))
+        return self._calls[-1]
+
+    def close(self):
+        self.channel.close()
+
+
+@pytest.fixture
+def communicator():
+    """The trainer's end, on a port of its own."""
+    made = RpcCommunicator(base_port=_free_port(), timeout_wait=WAIT_S, any_port=True)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def connect():
+    """A function that returns a new client at a communicator's port."""
+    clients = []
+
+    def make(communicator):
+        clients.append(Client(communicator.port))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind((ports.LOOPBACK, 0))
+        return probe.getsockname()[1]
+
+
+def _message(status, **content):
+    return UnityMessageProto(header=HeaderProto(status=status), **content).SerializeToString()
+
+
+# Exchanges
+
+
+@pytest.mark.parametrize("size", [0, 1, 20_000_000])
+def test_bytes_arrive_as_they_were_sent(communicator, connect, size):
+    client = connect(communicator)
+    there, back = b"\xff\x00a" * (size // 3), b"\x01" * size
+    answer = client.send(there)
+    assert communicator.receive_message() == there
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(communicator.exchange_message, back)
+        assert answer.result() == back
+        client.send(b"next")
+        assert following.result() == b"next"
+
+
+def test_messages_as_objects(communicator, connect):
+    client = connect(communicator)
+    introduction = UnityInputProto(rl_initialization_input=UnityRLInitializationInputProto(seed=7))
+    order = UnityInputProto(rl_input=UnityRLInputProto(side_channel=b"abc"))
+    first = _message(200)
+    greeting = UnityMessageProto.FromString(first)
+    greeting.unity_output.rl_initialization_output.name = "Scene"
+
+    def environment():
+        answers = [client.send(greeting.SerializeToString()).result(), client.send(first).result()]
+        client.send(_message(400))
+        return [UnityMessageProto.FromString(answer) for answer in answers]
+
+    with ThreadPoolExecutor(1) as pool:
+        answers = pool.submit(environment)
+        assert communicator.initialize(introduction).rl_initialization_output.name == "Scene"
+        assert communicator.exchange(order) is None
+        assert [answer.unity_input for answer in answers.result()] == [introduction, order]
+        assert {answer.header.status for answer in answers.result()} == {200}
+
+
+def test_a_second_client_is_turned_away_and_the_first_goes_on(communicator, connect):
+    first, second = connect(communicator), connect(communicator)
+    answer = first.send(b"one")
+    assert communicator.receive_message() == b"one"
+    with pytest.raises(grpc.RpcError) as error:
+        second.send(b"two").result()
+    assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert error.value.details() == "Another environment uses this port of the trainer."
+    with pytest.raises(grpc.RpcError):
+        first.send(b"does not wait for its turn").result()
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(communicator.exchange_message, b"reply")
+        assert answer.result() == b"reply"
+        first.send(b"three")
+        assert following.result() == b"three"
+
+
+# Ends
+
+
+def test_silence_is_a_time_out(communicator):
+    communicator.timeout_wait = 0.05
+    polls = []
+    with pytest.raises(UnityTimeOutException, match=rf"on port {communicator.port} sent no message within 0\.05 s"):
+        communicator.receive_message(lambda: polls.append(1))
+    assert polls
+
+
+def test_what_the_poll_callback_raises_ends_the_wait(communicator):
+    with pytest.raises(ZeroDivisionError):
+        communicator.receive_message(lambda: 1 / 0)
+
+
+def test_a_user_may_take_any_time_to_press_play_but_not_to_answer(connect):
+    communicator = RpcCommunicator(base_port=_free_port(), timeout_wait=0, waits_for_user=True)
+    client = connect(communicator)
+    polls = []
+
+    def poll():
+        polls.append(1)
+        if len(polls) == 2:
+            client.send(b"Play")
+
+    try:
+        assert communicator.receive_message(poll) == b"Play"
+        assert len(polls) >= 2
+        with pytest.raises(UnityTimeOutException):
+            communicator.exchange_message(b"reply")
+    finally:
+        communicator.close()
+
+
+def test_a_connection_that_drops_while_the_trainer_thinks_is_noticed(communicator, connect):
+    client = connect(communicator)
+    client.send(b"one")
+    communicator.receive_message()
+    client.close()
+    assert communicator.exchange_message(b"reply") is None
+    assert communicator.exchange_message(b"again") is None
+
+
+def test_a_connection_that_drops_while_the_environment_simulates_is_noticed(communicator, connect):
+    client = connect(communicator)
+    answer = client.send(b"one")
+    communicator.receive_message()
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(communicator.exchange_message, b"reply")
+        assert answer.result() == b"reply"
+        client.close()
+        assert following.result(timeout=WAIT_S / 2) is None
+
+
+def test_closing_says_goodbye_and_gives_the_port_free(communicator, connect):
+    client = connect(communicator)
+    answer = client.send(b"one")
+    communicator.receive_message()
+    assert communicator.is_open
+    communicator.close()
+    communicator.close()
+    assert not communicator.is_open
+    assert answer.result() == _message(400)
+    assert ports.is_free(communicator.port)
+
+
+def test_an_open_communicator_does_not_keep_the_interpreter_from_ending():
+    code = (
+        "import grpc; from mlagents_envs.rpc_communicator import RpcCommunicator\n"
+        "communicator = RpcCommunicator(any_port=True)\n"
+        "channel = grpc.insecure_channel(f'localhost:{communicator.port}')\n"
+        "call = channel.unary_unary('/communicator_objects.UnityToExternalProto/Exchange').future(b'one')\n"
+        "print(communicator.receive_message())"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout.splitlines()[-1:]) == (0, ["b'one'"])
+
+
+# Ports
+
+
+def test_the_port_counts_from_the_base_and_is_loopback_only():
+    wanted = _free_port()
+    communicator = RpcCommunicator(worker_id=3, base_port=wanted - 3)
+    try:
+        assert communicator.port == wanted
+        connections = psutil.Process().net_connections("tcp")
+        listening = {c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN and c.laddr.port == wanted}
+    finally:
+        communicator.close()
+    assert len(listening) == 1
+    assert listening.pop().removeprefix("::ffff:") == "127.0.0.1"
+
+
+def test_a_held_port_is_an_error_that_names_the_holder(communicator, capfd):
+    with pytest.raises(
+        UnityWorkerInUseException, match=rf"worker number 2 .*Port {communicator.port} .*this very proc"
+    ):
+        RpcCommunicator(worker_id=2, base_port=communicator.port - 2)
+    assert capfd.readouterr().err == ""  # gRPC would write lines of its own
+
+
+def test_where_any_port_will_do_a_free_one_is_taken(communicator, capsys):
+    other = RpcCommunicator(worker_id=1, base_port=communicator.port - 1, any_port=True)
+    other.close()
+    assert other.port not in (0, communicator.port)
+    assert f"[INFO] Port {communicator.port} of worker 1 is held by somebody else: port {other.port} is used." in (
+        capsys.readouterr().out
+    )
+
+
+def test_ten_at_once_share_no_port():
+    wanted = _free_port()
+    with ThreadPoolExecutor(10) as pool:
+        made = list(pool.map(lambda _: RpcCommunicator(base_port=wanted, any_port=True), range(10)))
+    for communicator in made:
+        communicator.close()
+    assert len({communicator.port for communicator in made}) == 10
+
+
+@pytest.mark.parametrize("any_port", [False, True])
+def test_a_number_that_is_no_port_is_an_error(any_port):
+    with pytest.raises(UnityEnvironmentException, match=r"Worker 40 cannot listen on port 65540: .*another base port"):
+        RpcCommunicator(worker_id=40, base_port=65500, any_port=any_port)

@@ -1,0 +1,360 @@
+"""The process around one environment; it knows nothing of training and never loads torch.
+
+It does what the trainer's process asks, one request at a time, in order. Steps come back through shared memory. When
+the environment fails, the worker says so and waits: the trainer decides whether it is to start anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+import pickle
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
+
+import cloudpickle
+import psutil
+
+from mlagents.trainers.settings import EngineSettings
+from mlagents_envs import exception, logging_util, timers
+from mlagents_envs.base_env import ActionTuple, BaseEnv, BehaviorName, BehaviorSpec
+from mlagents_envs.env_resolver import EnvSource
+from mlagents_envs.exception import UnityException
+from mlagents_envs.shared_steps import SharedSteps, StepsWriter
+from mlagents_envs.side_channel.default_training_analytics_side_channel import DefaultTrainingAnalyticsSideChannel
+from mlagents_envs.side_channel.engine_configuration_channel import EngineConfig, EngineConfigurationChannel
+from mlagents_envs.side_channel.environment_parameters_channel import EnvironmentParametersChannel
+from mlagents_envs.side_channel.raw_bytes_channel import RawBytesChannel
+from mlagents_envs.side_channel.side_channel import SideChannel
+from mlagents_envs.side_channel.stats_side_channel import EnvironmentStats, StatsSideChannel
+from mlagents_envs.timers import hierarchical_timer
+
+logger = logging_util.get_logger(__name__)
+
+_GRACE_S = 10.0
+"""How long a worker may take to close its environment when the trainer's process is gone."""
+
+EnvFactory = Callable[[int, List[SideChannel]], BaseEnv]
+"""Makes the environment of a worker, whose id it is given, with the trainer's ends of its side channels."""
+
+
+@dataclass(frozen=True)
+class SourceEnvFactory:
+    """Makes environments of a source; each worker has a seed of its own.
+
+    :param seed: of worker 0.
+    """
+
+    source: EnvSource
+    seed: int
+    num_areas: int
+
+    def __call__(self, worker_id: int, side_channels: List[SideChannel]) -> BaseEnv:
+        """Make a worker's environment."""
+        return self.source.make(
+            worker_id=worker_id, seed=self.seed + worker_id, num_areas=self.num_areas, side_channels=side_channels
+        )
+
+
+class EnvironmentCommand(enum.Enum):
+    """What is asked, and what is answered."""
+
+    STEP = 1
+    ENVIRONMENT_PARAMETERS = 3
+    RESET = 4
+    CLOSE = 5
+    ENV_EXITED = 6
+    CLOSED = 7
+    TRAINING_STARTED = 8
+    RESTART = 9
+
+
+class EnvironmentRequest(NamedTuple):
+    """What the trainer asks of a worker.
+
+    :param payload: of STEP the actions by behaviour id; of RESET, RESTART and ENVIRONMENT_PARAMETERS the samplers by
+        name; of TRAINING_STARTED a message for the analytics channel.
+    """
+
+    cmd: EnvironmentCommand
+    payload: Any = None
+
+
+class EnvironmentResponse(NamedTuple):
+    """What a worker answers.
+
+    :param cmd: STEP, or RESET for RESTART as well, with a `StepResponse`; ENV_EXITED, instead of these, with a
+        `Failure`; CLOSED with the worker's timers.
+    """
+
+    cmd: EnvironmentCommand
+    worker_id: int
+    payload: Any
+
+
+def send(connection: Connection, message: Union[EnvironmentRequest, EnvironmentResponse]) -> None:
+    """Send a message, for `connection.recv` to return; `connection.send` pickles several times more slowly."""
+    connection.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
+
+
+class StepResponse(NamedTuple):
+    """Where an environment's step is.
+
+    :param new_specs: of the behaviours that appeared in this step.
+    """
+
+    all_step_result: SharedSteps
+    environment_stats: EnvironmentStats
+    new_specs: Dict[BehaviorName, BehaviorSpec]
+
+
+class Failure(NamedTuple):
+    """What went wrong in a worker.
+
+    :param kind: the exception's class, or the nearest one above it of `mlagents_envs.exception`.
+    :param message: for the user; with the traceback where the error is not one of those.
+    """
+
+    kind: str
+    message: str
+
+    @staticmethod
+    def of(error: BaseException) -> Failure:
+        """Return what to tell of an error."""
+        if isinstance(error, UnityException):
+            known = next(base for base in type(error).__mro__ if hasattr(exception, base.__name__))
+            return Failure(known.__name__, str(error))
+        return Failure("", "".join(traceback.format_exception(type(error), error, error.__traceback__)))
+
+    @property
+    def is_foreseen(self) -> bool:
+        """Whether the environment itself reported it, as opposed to a mistake in its code."""
+        return bool(self.kind)
+
+    def error(self, worker_id: int) -> UnityException:
+        """Return the exception to raise for it."""
+        if self.is_foreseen:
+            kind: type = getattr(exception, self.kind)
+            if kind is exception.UnityWorkerInUseException:
+                kind = exception.UnityEnvironmentException  # it makes its own message
+            error: UnityException = kind(self.message)
+            return error
+        return exception.UnityEnvironmentException(
+            f"The environment of worker {worker_id} raised an error:\n{self.message.rstrip()}"
+        )
+
+
+class WorkerOptions(NamedTuple):
+    """What a worker's process is started with.
+
+    :param env_factory: pickled by cloudpickle, so that it may be any function.
+    :param folder: for shared memory.
+    """
+
+    env_factory: bytes
+    worker_id: int
+    engine_settings: EngineSettings
+    folder: str
+    log_level: int
+
+
+_PROGRAM = (
+    "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
+    "from mlagents.trainers.env_worker import main; main()"
+)
+
+
+def start_worker(options: WorkerOptions) -> Tuple[subprocess.Popen[bytes], Connection]:
+    """Start the process of a worker; return it with the connection to it.
+
+    It is a Python of its own, and not of `multiprocessing`: that would import this process's main program again, with
+    torch and all, and would not let the environment use `multiprocessing`.
+    """
+    command = [sys.executable, "-c", _PROGRAM]
+    ours, theirs = socket.socketpair()
+    link: Union[int, bytes]
+    with theirs:
+        # Ctrl-C in a terminal goes to all processes in the foreground; what it means is for the trainer to decide.
+        if sys.platform == "win32":
+            group = subprocess.CREATE_NEW_PROCESS_GROUP
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, creationflags=group)
+            link = theirs.share(process.pid)
+        else:
+            link = theirs.fileno()
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, pass_fds=[link])
+        assert process.stdin is not None  # it stays open: see `main`
+        with contextlib.suppress(BrokenPipeError):  # that the process is gone shows when it is read from
+            process.stdin.write(pickle.dumps(sys.path) + pickle.dumps((link, options)))
+            process.stdin.flush()
+    return process, Connection(ours.detach())
+
+
+def main() -> None:
+    """Be the process that `start_worker` starts."""
+    link, options = pickle.load(sys.stdin.buffer)
+    # Other than the connection, the pipe tells that the trainer is gone also to a worker whose environment hangs.
+    threading.Thread(target=_end_with_trainer, args=(sys.stdin.fileno(), options.folder), daemon=True).start()
+    if sys.platform == "win32":
+        end = socket.fromshare(link)
+    else:
+        end = socket.socket(fileno=link)
+    run_worker(Connection(end.detach()), options)
+
+
+def _end_with_trainer(lifeline: int, folder: str) -> None:
+    """Wait until the trainer's process is gone, and clean up in its stead.
+
+    This process, and what it started, is ended as well, unless it does so itself.
+    """
+    while os.read(lifeline, 1):
+        pass
+    shutil.rmtree(folder, ignore_errors=True)
+    time.sleep(_GRACE_S)
+    kill_descendants(os.getpid())
+    os._exit(1)
+
+
+def kill_descendants(pid: int) -> None:
+    """End all that a process has started, and what these have."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def run_worker(connection: Connection, options: WorkerOptions) -> None:
+    """Serve until told to close, or until the trainer's process is gone."""
+    logging_util.set_log_level(options.log_level)
+    worker = _Worker(connection, options)
+    try:
+        worker.serve()
+    except (EOFError, BrokenPipeError, ConnectionResetError):  # the trainer's process is gone
+        worker.abandon()
+    finally:
+        kill_descendants(os.getpid())  # what the environment has left behind
+
+
+class _Worker:
+    def __init__(self, connection: Connection, options: WorkerOptions):
+        self._connection = connection
+        self._options = options
+        self._writer = StepsWriter(options.folder)
+        self._env: Optional[BaseEnv] = None
+        self._has_failed = False
+        self._specs: Dict[BehaviorName, BehaviorSpec] = {}
+        self._parameters = EnvironmentParametersChannel()
+        self._stats = StatsSideChannel()
+        self._analytics = RawBytesChannel(DefaultTrainingAnalyticsSideChannel.CHANNEL_ID)
+
+    def serve(self) -> None:
+        """Do what is asked until CLOSE; after a failure, only RESTART.
+
+        :raises OSError: the trainer's process is gone; or EOFError.
+        """
+        is_closed = False
+        while not is_closed:
+            request: EnvironmentRequest = self._connection.recv()
+            is_closed = request.cmd is EnvironmentCommand.CLOSE
+            if self._has_failed and request.cmd is not EnvironmentCommand.RESTART and not is_closed:
+                continue  # it was sent before the failure was known
+            answer = self._answer_to(request)
+            if answer is not None:
+                send(self._connection, answer)
+        send(self._connection, self._response(EnvironmentCommand.CLOSED, timers.get_timer_root()))
+
+    def abandon(self) -> None:
+        """Close an environment that has failed, or that nobody waits for, as well as it can be."""
+        try:
+            self._close()
+        except Exception as error:
+            logger.debug(f"The environment of worker {self._options.worker_id} did not close in order: {error}")
+
+    def _answer_to(self, request: EnvironmentRequest) -> Optional[EnvironmentResponse]:
+        try:
+            return self._do(request)
+        except Exception as error:
+            self._has_failed = True
+            return self._response(EnvironmentCommand.ENV_EXITED, Failure.of(error))
+
+    def _do(self, request: EnvironmentRequest) -> Optional[EnvironmentResponse]:
+        if request.cmd is EnvironmentCommand.STEP:
+            return self._response(EnvironmentCommand.STEP, self._step(request.payload))
+        if request.cmd in (EnvironmentCommand.RESET, EnvironmentCommand.RESTART):
+            if request.cmd is EnvironmentCommand.RESTART:
+                self.abandon()
+                self._has_failed = False
+            return self._response(EnvironmentCommand.RESET, self._reset(request.payload))
+        if request.cmd is EnvironmentCommand.ENVIRONMENT_PARAMETERS:
+            self._set_parameters(request.payload)
+        elif request.cmd is EnvironmentCommand.TRAINING_STARTED:
+            self._analytics.send_raw_data(request.payload)
+        elif request.cmd is EnvironmentCommand.CLOSE:
+            self._close()
+        return None
+
+    def _start(self) -> BaseEnv:
+        """Make the environment; its side channels start anew as well."""
+        self._parameters, self._stats = EnvironmentParametersChannel(), StatsSideChannel()
+        engine = EngineConfigurationChannel()
+        engine.set_configuration(engine_config(self._options.engine_settings))
+        factory: EnvFactory = cloudpickle.loads(self._options.env_factory)
+        self._env = factory(self._options.worker_id, [self._parameters, engine, self._stats, self._analytics])
+        self._specs = {}
+        return self._env
+
+    def _close(self) -> None:
+        env, self._env = self._env, None
+        if env is not None:
+            env.close()
+
+    def _set_parameters(self, samplers: Mapping[str, Any]) -> None:
+        for name, sampler in samplers.items():
+            sampler.apply(name, self._parameters)
+
+    def _reset(self, samplers: Mapping[str, Any]) -> StepResponse:
+        env = self._env or self._start()
+        self._set_parameters(samplers)
+        env.reset()
+        return self._observe(env)
+
+    def _step(self, actions: Mapping[BehaviorName, ActionTuple]) -> StepResponse:
+        env = self._env
+        assert env is not None  # the first request is a reset
+        for behavior_id, action in actions.items():
+            env.set_actions(behavior_id, action)
+        with hierarchical_timer("env_step"):
+            env.step()
+        return self._observe(env)
+
+    def _observe(self, env: BaseEnv) -> StepResponse:
+        """Write where the trainer sees it what the environment says now."""
+        with hierarchical_timer("share"):
+            specs = dict(env.behavior_specs)
+            new_specs = {name: spec for name, spec in specs.items() if name not in self._specs}
+            self._specs.update(new_specs)
+            shared = self._writer.write({name: env.get_steps(name) for name in specs}, self._specs)
+        return StepResponse(shared, self._stats.get_and_reset_stats(), new_specs)
+
+    def _response(self, cmd: EnvironmentCommand, payload: Any) -> EnvironmentResponse:
+        return EnvironmentResponse(cmd, self._options.worker_id, payload)
+
+
+def engine_config(settings: EngineSettings) -> EngineConfig:
+    """Return the settings as the engine's side channel takes them."""
+    return EngineConfig(
+        width=settings.width,
+        height=settings.height,
+        quality_level=settings.quality_level,
+        time_scale=settings.time_scale,
+        target_frame_rate=settings.target_frame_rate,
+        capture_frame_rate=settings.capture_frame_rate,
+    )

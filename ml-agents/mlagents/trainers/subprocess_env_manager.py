@@ -1,0 +1,377 @@
+"""Environments in processes of their own, any number of them, which simulate beside each other and beside training."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import time
+from multiprocessing.connection import Connection, wait
+from typing import Any, Callable, Dict, List, Mapping, Optional, Type
+
+import cloudpickle
+
+from mlagents.trainers.action_info import ActionInfo
+from mlagents.trainers.env_manager import EnvironmentStep, EnvManager
+from mlagents.trainers.env_worker import (
+    EnvFactory,
+    EnvironmentCommand,
+    EnvironmentRequest,
+    EnvironmentResponse,
+    Failure,
+    StepResponse,
+    WorkerOptions,
+    kill_descendants,
+    send,
+    start_worker,
+)
+from mlagents.trainers.restart_limits import RestartLimits
+from mlagents.trainers.settings import RunOptions, TrainerSettings
+from mlagents.trainers.training_analytics_side_channel import TrainingAnalyticsSideChannel
+from mlagents_envs import logging_util, timers
+from mlagents_envs.base_env import BehaviorName, BehaviorSpec
+from mlagents_envs.exception import (
+    UnityCommunicatorStoppedException,
+    UnityEnvironmentException,
+    UnityException,
+    UnityObservationException,
+    UnityTimeOutException,
+)
+from mlagents_envs.shared_steps import StepsReader, make_shared_folder
+from mlagents_envs.timers import hierarchical_timer
+
+logger = logging_util.get_logger(__name__)
+
+WORKER_SHUTDOWN_TIMEOUT_S = 10
+_STOP_CHECK_INTERVAL_S = 0.25
+_STEP_GRACE_S, _START_GRACE_S = 10.0, 60.0
+"""How much longer than its environment's own time-out a worker is waited for, to step and to start."""
+
+_END_S = 1.0
+"""How long a process may take to end after its connection has closed."""
+
+
+class UnityEnvWorker:
+    """The trainer's end of a worker.
+
+    :ivar waiting: whether an answer is awaited; else `previous_step` waits for a decision.
+    :ivar is_starting: whether what is awaited is the first step of its environment, or the first after a reset.
+    :ivar previous_step: the last step that came.
+    :ivar patience_s: how long an answer may take; None for as long as it likes.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], worker_id: int, conn: Connection):
+        self.process = process
+        self.worker_id = worker_id
+        self.conn = conn
+        self.waiting = False
+        self.is_starting = False
+        self.previous_step = EnvironmentStep.empty(worker_id)
+        self.previous_all_action_info: Dict[BehaviorName, ActionInfo] = {}
+        self.reader = StepsReader()
+        self.patience_s: Optional[float] = None
+        self._asked_s = 0.0
+
+    def send(self, cmd: EnvironmentCommand, payload: Any = None) -> None:
+        """Ask for something; where the worker's process is gone, that shows when its answer is read."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            send(self.conn, EnvironmentRequest(cmd, payload))
+
+    def ask(self, cmd: EnvironmentCommand, payload: Any, patience_s: Optional[float]) -> None:
+        """Ask for a step, which `recv` is to return."""
+        self.waiting, self.is_starting = True, cmd is not EnvironmentCommand.STEP
+        self.patience_s, self._asked_s = patience_s, time.monotonic()
+        self.send(cmd, payload)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether an answer should have come by now."""
+        return self.waiting and self.patience_s is not None and time.monotonic() > self._asked_s + self.patience_s
+
+    def recv(self) -> EnvironmentResponse:
+        """Return the next answer; the end of the process is one as well."""
+        try:
+            response: EnvironmentResponse = self.conn.recv()
+        except (EOFError, ConnectionResetError, BrokenPipeError):
+            return self._failure(UnityEnvironmentException, f"Its process {self._describe_end()}.")
+        return response
+
+    def give_up(self) -> EnvironmentResponse:
+        """End a process that is late; return that as its answer."""
+        self.kill()
+        return self._failure(
+            UnityTimeOutException, f"It did not answer within {self.patience_s:.0f} s (timeout_wait and some more)."
+        )
+
+    def _failure(self, kind: Type[UnityException], message: str) -> EnvironmentResponse:
+        return EnvironmentResponse(EnvironmentCommand.ENV_EXITED, self.worker_id, Failure(kind.__name__, message))
+
+    def _describe_end(self) -> str:
+        try:
+            code = self.process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return "closed its connection"
+        if code >= 0:
+            return f"ended with exit code {code}"
+        numbers = {number.value: number.name for number in signal.Signals}
+        return f"was killed by {numbers.get(-code, f'signal {-code}')}"
+
+    def request_close(self) -> None:
+        """Ask the worker to close its environment and to end."""
+        self.send(EnvironmentCommand.CLOSE)
+
+    def kill(self) -> None:
+        """End the process now, with all that it started."""
+        kill_descendants(self.process.pid)
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        """Let go of the process, which has ended."""
+        self.conn.close()
+        if self.process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.close()
+
+
+class SubprocessEnvManager(EnvManager):
+    """Steps `n_env` environments, each in its own process.
+
+    A step hands out actions, of one decision for all workers that are ready, and takes in whatever workers have
+    answered: none waits for a slower one, and all simulate while the trainer does something else.
+
+    A worker that fails is started anew within the limits of `env_settings` while the others go on; its episodes under
+    way are dropped. That the Editor stops is no failure but a pause, which lasts until it plays again.
+
+    :param env_factory: called in the worker's process, with its id and side channels.
+    :param stop_requested: asked now and then while nothing comes; then a step returns without any.
+    :param on_pause: called when the Editor stops.
+    """
+
+    def __init__(
+        self,
+        env_factory: EnvFactory,
+        run_options: RunOptions,
+        n_env: int = 1,
+        stop_requested: Callable[[], bool] = lambda: False,
+        on_pause: Callable[[], None] = lambda: None,
+    ):
+        super().__init__()
+        self.run_options = run_options
+        self.env_parameters: Dict[str, Any] = {}
+        self.limits = RestartLimits(run_options.env_settings)
+        self._stop_requested = stop_requested
+        self._on_pause = on_pause
+        self._is_editor = run_options.env_settings.env_path is None
+        self._env_factory = cloudpickle.dumps(env_factory)
+        self._folder = make_shared_folder()
+        self._specs: Dict[BehaviorName, BehaviorSpec] = {}
+        self._has_begun = False
+        self._analytics: Optional[TrainingAnalyticsSideChannel] = None
+        self.env_workers: List[UnityEnvWorker] = []
+        try:
+            for worker_id in range(n_env):
+                self.env_workers.append(self._start_process(worker_id))
+        except BaseException:
+            self.close()
+            raise
+        if self._is_editor:
+            self._analytics = TrainingAnalyticsSideChannel()
+            self._analytics.environment_initialized(run_options)
+            self._send_analytics()
+
+    def _start_process(self, worker_id: int) -> UnityEnvWorker:
+        options = WorkerOptions(
+            self._env_factory,
+            worker_id,
+            self.run_options.engine_settings,
+            self._folder.name,
+            logging_util.root_logger().level,
+        )
+        process, connection = start_worker(options)
+        return UnityEnvWorker(process, worker_id, connection)
+
+    # Steps
+
+    def _step(self) -> List[EnvironmentStep]:
+        ready = [worker for worker in self.env_workers if not worker.waiting]
+        for worker, decisions in zip(ready, self._decide([worker.previous_step for worker in ready])):
+            worker.previous_all_action_info = decisions
+            actions = {name: of.env_action for name, of in decisions.items() if len(of.agent_ids)}
+            self._ask(worker, EnvironmentCommand.STEP, actions)
+        steps: List[EnvironmentStep] = []
+        while not steps and not self._stop_requested():
+            steps = self._take_in(self._answers())
+        return steps
+
+    def _reset_env(self, config: Optional[Mapping[str, Any]] = None) -> List[EnvironmentStep]:
+        """See `EnvManager`.
+
+        :raises KeyboardInterrupt: to stop is requested before all have started.
+        """
+        self.env_parameters.update(config or {})
+        for worker in self.env_workers:
+            self._ask(worker, EnvironmentCommand.RESET, self.env_parameters)
+        while any(worker.waiting for worker in self.env_workers):
+            if self._stop_requested():
+                raise KeyboardInterrupt
+            # Steps that were under way when the reset came are read, since memory may be announced with them.
+            self._take_in(self._answers())
+        self._has_begun = True
+        return [worker.previous_step for worker in self.env_workers]
+
+    def _ask(self, worker: UnityEnvWorker, cmd: EnvironmentCommand, payload: Any) -> None:
+        patience_s: float = self.run_options.env_settings.timeout_wait
+        if cmd is EnvironmentCommand.STEP:
+            patience_s += _STEP_GRACE_S
+        else:  # the environment may wait its time-out for its executable, and again for the first step
+            patience_s += patience_s + _START_GRACE_S
+        worker.ask(cmd, payload, None if self._is_editor else patience_s)
+
+    def _answers(self) -> List[EnvironmentResponse]:
+        """Return what the workers have to say; wait for one, but not for long."""
+        waiting = [worker for worker in self.env_workers if worker.waiting]
+        with hierarchical_timer("wait"):
+            ready = wait([worker.conn for worker in waiting], _STOP_CHECK_INTERVAL_S)
+        answers = []
+        for worker in waiting:
+            if worker.conn in ready:
+                answers.append(worker.recv())
+            elif worker.is_late:
+                answers.append(worker.give_up())
+        return answers
+
+    def _take_in(self, answers: List[EnvironmentResponse]) -> List[EnvironmentStep]:
+        """Return the steps among the answers; restart workers that have failed instead."""
+        steps = []
+        for answer in answers:
+            worker = self.env_workers[answer.worker_id]
+            if answer.cmd is EnvironmentCommand.ENV_EXITED:
+                self._lose_worker(worker.worker_id)
+                self._restart(worker, answer.payload)
+            else:
+                steps.append(self._read_step(worker, answer.cmd, answer.payload))
+        return steps
+
+    def _read_step(self, worker: UnityEnvWorker, cmd: EnvironmentCommand, response: StepResponse) -> EnvironmentStep:
+        if cmd is EnvironmentCommand.RESET:
+            worker.is_starting = False
+            worker.previous_all_action_info = {}
+        worker.waiting = worker.is_starting  # else this is a step that was under way when the reset came
+        for name, spec in response.new_specs.items():
+            self._check_spec(worker, name, spec)
+        worker.previous_step = EnvironmentStep(
+            worker.reader.read(response.all_step_result, self._specs),
+            worker.worker_id,
+            worker.previous_all_action_info,
+            response.environment_stats,
+        )
+        return worker.previous_step
+
+    def _check_spec(self, worker: UnityEnvWorker, name: BehaviorName, spec: BehaviorSpec) -> None:
+        known = self._specs.setdefault(name, spec)
+        if spec != known:
+            raise UnityEnvironmentException(
+                f"Worker {worker.worker_id}: behavior {name} is not what it was when it was first seen in this run: "
+                f"{spec}, where it was {known}. A run keeps to one specification; start another one for the new."
+            )
+
+    # Restarting
+
+    def _restart(self, worker: UnityEnvWorker, failure: Failure) -> None:
+        """Let a worker whose environment failed start anew.
+
+        :raises UnityException: it may not; the error says why.
+        """
+        error = failure.error(worker.worker_id)
+        if not self._has_begun or not failure.is_foreseen:
+            raise error
+        if self._is_editor:
+            self._pause(worker, error)
+        else:
+            self._count_restart(worker.worker_id, error)
+        if worker.process.poll() is not None:
+            worker.close()
+            worker = self.env_workers[worker.worker_id] = self._start_process(worker.worker_id)
+        self._ask(worker, EnvironmentCommand.RESTART, self.env_parameters)
+
+    def _pause(self, worker: UnityEnvWorker, error: UnityException) -> None:
+        """Save and say that the Editor is waited for; while that lasts, its time-outs are no news."""
+        if worker.is_starting:
+            if not isinstance(error, UnityTimeOutException):
+                raise error
+            return
+        self._on_pause()
+        cause = "" if isinstance(error, UnityCommunicatorStoppedException) else f" What happened: {error}"
+        logger.info(
+            f"The Editor stopped. What was learned is saved; press Play to go on, or Ctrl-C to end the run.{cause}"
+        )
+
+    def _count_restart(self, worker_id: int, error: UnityException) -> None:
+        reason = self.limits.count(worker_id)
+        if reason is not None:
+            raise type(error)(f"Worker {worker_id} failed and is not started again: {reason}. What happened: {error}")
+        logger.warning(
+            f"Worker {worker_id} failed and starts anew (restart {self.limits.counts[worker_id]}); the others go "
+            f"on. What happened: {error}"
+        )
+
+    def _step_refused(self, step: EnvironmentStep, error: UnityObservationException) -> None:
+        """Restart the worker whose step cannot be used."""
+        self._restart(self.env_workers[step.worker_id], Failure.of(error))
+
+    # What else workers are told
+
+    def set_env_parameters(self, config: Optional[Mapping[str, Any]] = None) -> None:
+        """Send environment parameters, name to sampler, to all environments."""
+        self.env_parameters.update(config or {})
+        for worker in self.env_workers:
+            worker.send(EnvironmentCommand.ENVIRONMENT_PARAMETERS, dict(config or {}))
+
+    def on_training_started(self, behavior_name: str, trainer_settings: TrainerSettings) -> None:
+        """Tell the Editor, for its statistics, how a behaviour is trained."""
+        if self._analytics is not None:
+            self._analytics.training_started(behavior_name, trainer_settings)
+            self._send_analytics()
+
+    def _send_analytics(self) -> None:
+        if self._analytics is not None:
+            for message in self._analytics.message_queue:
+                self.env_workers[0].send(EnvironmentCommand.TRAINING_STARTED, bytes(message))
+            self._analytics.message_queue.clear()
+
+    @property
+    def training_behaviors(self) -> Dict[BehaviorName, BehaviorSpec]:
+        """The behaviours seen so far in any environment, by id."""
+        return dict(self._specs)
+
+    def close(self) -> None:
+        """Close all environments; a worker that takes too long is ended, and one that is only starting at once."""
+        for worker in self.env_workers:
+            if worker.is_starting:
+                worker.kill()
+            else:
+                worker.request_close()
+        deadline_s = time.monotonic() + WORKER_SHUTDOWN_TIMEOUT_S
+        for worker in self.env_workers:
+            self._wait_for_end(worker, deadline_s)
+            worker.close()
+        self.env_workers = []
+        self._folder.cleanup()
+
+    def _wait_for_end(self, worker: UnityEnvWorker, deadline_s: float) -> None:
+        while worker.conn.poll(max(0.0, deadline_s - time.monotonic())):
+            response = worker.recv()
+            if response.cmd is EnvironmentCommand.CLOSED:
+                timers.get_timer_root().merge(response.payload, f"worker{worker.worker_id}")
+                break
+            if response.cmd is EnvironmentCommand.ENV_EXITED:
+                if worker.process.poll() is not None:
+                    return
+                logger.warning(f"Worker {worker.worker_id} failed while it was closed: {response.payload.message}")
+        try:
+            worker.process.wait(max(0.0, deadline_s - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            logger.warning(f"Worker {worker.worker_id} does not close, and is ended.")
+            worker.kill()
