@@ -58,7 +58,7 @@ def by_wire(spec: BehaviorSpec) -> Decode:
 
 
 def by_protobuf(spec: BehaviorSpec, array_per_agent: bool) -> Decode:
-    """Return how a message is decoded with a loop over agents that all wait for a decision.
+    """Return how a message is decoded with a loop over agents, of which nothing is checked: all wait for a decision.
 
     :param array_per_agent: make an array of each agent's observation and stack them, instead of one of lists.
     """

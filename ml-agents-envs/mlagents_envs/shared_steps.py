@@ -68,16 +68,17 @@ _View = Tuple[_Column, NDArray[Any]]
 
 
 def _columns(batch: SharedBatch, spec: BehaviorSpec) -> Iterator[_Column]:
-    """Yield the arrays of a batch, in the order in which they lie in memory: decisions' first."""
-    for n_agents in (batch.n_decisions, batch.n_terminals):
+    """Yield the arrays of a batch, in the order in which they lie in memory: decisions' first, none for nobody."""
+    for n_agents in filter(None, (batch.n_decisions, batch.n_terminals)):
         for observation in spec.observation_specs:
             yield _Column(f"observation {observation.name!r}", (n_agents, *observation.shape), np.float32)
         yield _Column("the rewards", (n_agents,), np.float32)
         yield _Column("the agent ids", (n_agents,), np.int32)
         yield _Column("the group ids", (n_agents,), np.int32)
         yield _Column("the group rewards", (n_agents,), np.float32)
-    yield _Column("who was interrupted", (batch.n_terminals,), np.bool_)
-    if batch.has_masks:
+    if batch.n_terminals:
+        yield _Column("who was interrupted", (batch.n_terminals,), np.bool_)
+    if batch.has_masks and batch.n_decisions:
         for branch, size in enumerate(spec.action_spec.discrete_branches):
             yield _Column(f"the action mask of branch {branch}", (batch.n_decisions, size), np.bool_)
 
@@ -86,10 +87,13 @@ def _arrays(behavior_id: BehaviorName, steps: BehaviorSteps, spec: BehaviorSpec)
     """Yield the arrays of a behaviour's steps in the order of `_columns`."""
     decisions, terminals = steps
     for part in steps:
+        if not len(part):
+            continue
         yield from _as_many(part.obs, len(spec.observation_specs), behavior_id, "observations")
         yield from (part.reward, part.agent_id, part.group_id, part.group_reward)
-    yield terminals.interrupted
-    if decisions.action_mask is not None:
+    if len(terminals):
+        yield terminals.interrupted
+    if decisions.action_mask is not None and len(decisions):
         yield from _as_many(decisions.action_mask, len(spec.action_spec.discrete_branches), behavior_id, "action masks")
 
 
@@ -172,9 +176,9 @@ class StepsWriter:
         start = self._half * self._half_size
         arrays = ((name, array) for name in steps for array in _arrays(name, steps[name], specs[name]))
         for (column, view), (name, array) in zip(self._layout.views(self._memory, start), arrays):
-            if np.shape(array) != column.shape:
+            if array.shape != column.shape:
                 raise UnityObservationException(
-                    f"Behavior {name}: the environment gave {column.name} in the shape {np.shape(array)}, agents "
+                    f"Behavior {name}: the environment gave {column.name} in the shape {array.shape}, agents "
                     f"first, where {column.shape} is specified."
                 )
             view[...] = array
@@ -212,6 +216,7 @@ class StepsReader:
         self._path = ""
         self._memory: Optional[mmap.mmap] = None
         self._layout = _Layout()
+        self._empty: Dict[BehaviorName, Tuple[BehaviorSpec, BehaviorSteps]] = {}
 
     def read(
         self, message: SharedSteps, specs: Mapping[BehaviorName, BehaviorSpec]
@@ -225,7 +230,28 @@ class StepsReader:
             self._open(message.path)
         self._layout.arrange(message.batches, specs)
         arrays = (view for _, view in self._layout.views(self._memory, message.offset))
-        return {batch.behavior_id: _read_batch(batch, specs[batch.behavior_id], arrays) for batch in message.batches}
+        return {
+            batch.behavior_id: self._read_batch(batch, specs[batch.behavior_id], arrays) for batch in message.batches
+        }
+
+    def _read_batch(self, batch: SharedBatch, spec: BehaviorSpec, arrays: Iterator[NDArray[Any]]) -> BehaviorSteps:
+        decisions, terminals = self._nobody(batch.behavior_id, spec)
+        if batch.n_decisions:
+            obs, reward, agent_id, group_id, group_reward = _read_agents(len(spec.observation_specs), arrays)
+            decisions = DecisionSteps(obs, reward, agent_id, None, group_id, group_reward)
+        if batch.n_terminals:
+            obs, reward, agent_id, group_id, group_reward = _read_agents(len(spec.observation_specs), arrays)
+            terminals = TerminalSteps(obs, reward, next(arrays).copy(), agent_id, group_id, group_reward)
+        if batch.has_masks and batch.n_decisions:
+            decisions.action_mask = [next(arrays).copy() for _ in spec.action_spec.discrete_branches]
+        return decisions, terminals
+
+    def _nobody(self, behavior_id: BehaviorName, spec: BehaviorSpec) -> BehaviorSteps:
+        """Return steps without agents, the same ones each time."""
+        known = self._empty.get(behavior_id)
+        if known is None or known[0] is not spec:
+            known = self._empty[behavior_id] = (spec, (DecisionSteps.empty(spec), TerminalSteps.empty(spec)))
+        return known[1]
 
     def _open(self, path: str) -> None:
         descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
@@ -238,17 +264,7 @@ class StepsReader:
             os.unlink(path)  # both have it open: it is gone as soon as neither has
 
 
-def _read_batch(batch: SharedBatch, spec: BehaviorSpec, arrays: Iterator[NDArray[Any]]) -> BehaviorSteps:
-    n_observations = len(spec.observation_specs)
-    parts = []
-    for _ in range(2):
-        obs = [next(arrays) for _ in range(n_observations)]
-        reward, agent_id, group_id, group_reward = (next(arrays).copy() for _ in range(4))
-        parts.append((obs, reward, agent_id, group_id, group_reward))
-    interrupted = next(arrays).copy()
-    masks = [next(arrays).copy() for _ in spec.action_spec.discrete_branches] if batch.has_masks else None
-    (obs, reward, agent_id, group_id, group_reward), terminals = parts
-    return (
-        DecisionSteps(obs, reward, agent_id, masks, group_id, group_reward),
-        TerminalSteps(terminals[0], terminals[1], interrupted, *terminals[2:]),
-    )
+def _read_agents(n_observations: int, arrays: Iterator[NDArray[Any]]) -> Tuple[Any, ...]:
+    """Return what decision and terminal steps have in common: observations, reward, agent id, group id and reward."""
+    obs = [next(arrays) for _ in range(n_observations)]
+    return (obs, *(next(arrays).copy() for _ in range(4)))

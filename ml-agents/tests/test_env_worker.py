@@ -13,7 +13,9 @@ from mlagents.trainers.env_worker import (
     Failure,
     SourceEnvFactory,
     WorkerOptions,
+    receive,
     run_worker,
+    send,
 )
 from mlagents.trainers.settings import EngineSettings
 from mlagents_envs import exception, logging_util
@@ -94,7 +96,7 @@ def _find(key):
 
 
 def ask(connection, cmd, payload=None):
-    connection.send(EnvironmentRequest(cmd, {} if payload is None else payload))
+    send(connection, EnvironmentRequest(cmd, {} if payload is None else payload))
 
 
 def observed(responses):
@@ -108,12 +110,12 @@ def test_after_a_failure_all_is_passed_over_until_a_restart(worker, made):
     """What the trainer sent before it knew must not be answered: answers would then no longer fit what was asked."""
     for cmd in [EnvironmentCommand.RESET, *[EnvironmentCommand.STEP] * 6, EnvironmentCommand.RESET]:
         ask(worker, cmd)
-    responses = [worker.recv() for _ in range(4)]
+    responses = [receive(worker) for _ in range(4)]
     assert [response.cmd.name for response in responses] == ["RESET", "STEP", "STEP", "ENV_EXITED"]
     assert "to something of the environment's own" in responses[-1].payload.message
     ask(worker, EnvironmentCommand.RESTART)
     ask(worker, EnvironmentCommand.STEP)
-    again = [worker.recv() for _ in range(2)]
+    again = [receive(worker) for _ in range(2)]
     assert [response.cmd.name for response in again] == ["RESET", "STEP"]
     assert observed([responses[0], *again]) == [0.0, 1.0]
     assert [env.is_closed for env in made] == [True, False]
@@ -122,22 +124,22 @@ def test_after_a_failure_all_is_passed_over_until_a_restart(worker, made):
 def test_specifications_come_with_the_first_step_of_an_environment(worker):
     for cmd in [EnvironmentCommand.RESET, EnvironmentCommand.RESET, EnvironmentCommand.STEP]:
         ask(worker, cmd)
-    assert [worker.recv().payload.new_specs for _ in range(3)] == [{"Brittle?team=0": SPEC}, {}, {}]
+    assert [receive(worker).payload.new_specs for _ in range(3)] == [{"Brittle?team=0": SPEC}, {}, {}]
     ask(worker, EnvironmentCommand.RESTART)
-    assert worker.recv().payload.new_specs == {"Brittle?team=0": SPEC}
+    assert receive(worker).payload.new_specs == {"Brittle?team=0": SPEC}
 
 
 def test_a_worker_closes_its_environment_when_told_to(worker, made):
     ask(worker, EnvironmentCommand.RESET)
     ask(worker, EnvironmentCommand.CLOSE)
-    responses = [worker.recv(), worker.recv()]
+    responses = [receive(worker), receive(worker)]
     assert responses[1].cmd is EnvironmentCommand.CLOSED
     assert made[0].is_closed
 
 
 def test_a_worker_whose_trainer_is_gone_closes_its_environment(worker, made):
     ask(worker, EnvironmentCommand.RESET)
-    worker.recv()
+    receive(worker)
     closed = threading.Event()
     made[0].close = closed.set
     worker.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import deque
 from typing import Deque, Dict, Generic, List, NamedTuple, Sequence, TypeVar, Union
@@ -142,8 +143,9 @@ class AgentProcessor:
         :param previous_action: what was decided for the worker's last `DecisionSteps`; the rewards here are for it.
         :raises UnityObservationException: an observation or a reward is NaN or infinite.
         """
-        self._check_finite(decision_steps, worker_id)
-        self._check_finite(terminal_steps, worker_id)
+        if not self.is_finite(decision_steps, terminal_steps):
+            self._refuse(decision_steps, worker_id)
+            self._refuse(terminal_steps, worker_id)
         worker = self._workers.setdefault(worker_id, _WorkerSlots())
         if len(previous_action.agent_ids):
             self._record_actions(worker, previous_action)
@@ -176,22 +178,26 @@ class AgentProcessor:
         self._put(LostAgents([self._agent_ids[slot] for slot in slots]))
         return np.array(list(worker.by_agent), dtype=np.int32)
 
-    def _check_finite(self, steps: DecisionSteps | TerminalSteps, worker_id: int) -> None:
-        """Refuse NaN and infinity: training on them would ruin the model."""
-        if not len(steps):
-            return
+    def is_finite(self, decision_steps: DecisionSteps, terminal_steps: TerminalSteps) -> bool:
+        """Return whether no value of a step is NaN or infinite."""
+        return all(
+            math.isfinite(np.vdot(column, column)) or bool(np.isfinite(column).all())  # the sum of squares may overflow
+            for steps in (decision_steps, terminal_steps)
+            if len(steps)
+            for column in (*steps.obs, steps.reward, steps.group_reward)
+        )
+
+    def _refuse(self, steps: DecisionSteps | TerminalSteps, worker_id: int) -> None:
+        """Raise for the first value that is not finite: training on it would ruin the model."""
         named = [(f"observation {spec.name!r}", obs) for spec, obs in zip(self.spec.observation_specs, steps.obs)]
         for name, values in [*named, ("reward", steps.reward), ("group reward", steps.group_reward)]:
-            is_finite = np.isfinite(values)
-            if is_finite.all():
-                continue
-            index = tuple(np.argwhere(~is_finite)[0].tolist())
-            row, *place = index
-            raise UnityObservationException(
-                f"The environment gave a value that is not finite: behavior {self.behavior_id}, worker {worker_id}, "
-                f"agent {int(steps.agent_id[row])}, {name}{place or ''}: {values[index]}. The step was not "
-                f"used; mend the environment."
-            )
+            for row, *place in np.argwhere(~np.isfinite(values)).tolist():
+                agent_id, value = int(steps.agent_id[row]), values[row][tuple(place)]
+                raise UnityObservationException(
+                    f"The environment gave a value that is not finite: behavior {self.behavior_id}, worker "
+                    f"{worker_id}, agent {agent_id}, {name}{place or ''}: {value}. The step was not used; mend the "
+                    f"environment."
+                )
 
     def _slots_of(self, worker: _WorkerSlots, worker_id: int, agent_ids: np.ndarray) -> np.ndarray:
         """Return the slot of each agent, giving new agents a free one."""

@@ -103,13 +103,21 @@ class EnvManager(ABC):
     def _decide(self, steps: Sequence[EnvironmentStep]) -> List[Dict[BehaviorName, ActionInfo]]:
         """Ask the policies for the actions of all agents that wait after `steps`, each policy for all workers at once.
 
+        They first hear which episodes ended. Call it once for a step.
+
         :param steps: the last step of every worker that is ready.
         :returns: per step its behaviour ids' decisions, in order; none for a behaviour without a policy.
         """
         decisions: List[Dict[BehaviorName, ActionInfo]] = [{} for _ in steps]
         for name, policy in self.policies.items():
             asking = [index for index, step in enumerate(steps) if name in step.current_all_step_result]
-            requests = [(steps[index].worker_id, steps[index].current_all_step_result[name][0]) for index in asking]
+            requests = []
+            for index in asking:
+                worker_id = steps[index].worker_id
+                decision_steps, terminal_steps = steps[index].current_all_step_result[name]
+                if len(terminal_steps):
+                    policy.end_episodes(worker_id, terminal_steps.agent_id)
+                requests.append((worker_id, decision_steps))
             for index, decision in zip(asking, policy.get_actions(requests)):
                 decisions[index][name] = decision
         return decisions
@@ -117,7 +125,6 @@ class EnvManager(ABC):
     def process_steps(self, new_step_infos: List[EnvironmentStep]) -> int:
         """Hand the experience of steps to the agent managers; return the number of steps.
 
-        This comes before the policies are asked for the next decisions: they first have to hear which episodes ended.
         A worker that gives an observation that cannot be used is lost, and `_step_refused` says how to go on.
         """
         n_steps = 0
@@ -137,8 +144,6 @@ class EnvManager(ABC):
         worker_id, results = step_info.worker_id, step_info.current_all_step_result
         decisions = step_info.brain_name_to_action_info
         for name, (decision_steps, terminal_steps) in results.items():
-            if len(terminal_steps) and name in self.policies:
-                self.policies[name].end_episodes(worker_id, terminal_steps.agent_id)
             manager = self.agent_managers.get(name)
             if manager is None:
                 continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import marshal
 import os
 import pickle
 import shutil
@@ -22,14 +23,16 @@ from multiprocessing.connection import Connection
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 import cloudpickle
+import numpy as np
 import psutil
+from numpy.typing import NDArray
 
 from mlagents.trainers.settings import EngineSettings
 from mlagents_envs import exception, logging_util, timers
 from mlagents_envs.base_env import ActionTuple, BaseEnv, BehaviorName, BehaviorSpec
 from mlagents_envs.env_resolver import EnvSource
 from mlagents_envs.exception import UnityException
-from mlagents_envs.shared_steps import SharedSteps, StepsWriter
+from mlagents_envs.shared_steps import SharedBatch, SharedSteps, StepsWriter
 from mlagents_envs.side_channel.default_training_analytics_side_channel import DefaultTrainingAnalyticsSideChannel
 from mlagents_envs.side_channel.engine_configuration_channel import EngineConfig, EngineConfigurationChannel
 from mlagents_envs.side_channel.environment_parameters_channel import EnvironmentParametersChannel
@@ -102,8 +105,54 @@ class EnvironmentResponse(NamedTuple):
 
 
 def send(connection: Connection, message: Union[EnvironmentRequest, EnvironmentResponse]) -> None:
-    """Send a message, for `connection.recv` to return; `connection.send` pickles several times more slowly."""
-    connection.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
+    """Send a message, for `receive` to return.
+
+    Nearly all ask for a step or say where one is. These are put into simple types, which `marshal` writes in a fraction
+    of the time that `pickle` takes for the classes: the other process waits for it.
+    """
+    payload = message.payload
+    if message.cmd is not EnvironmentCommand.STEP:
+        data = _ANYTHING + pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    elif isinstance(message, EnvironmentResponse) and not payload.environment_stats and not payload.new_specs:
+        path, offset, batches = payload.all_step_result
+        data = _STEP_TAKEN + marshal.dumps((message.worker_id, path, offset, [tuple(batch) for batch in batches]))
+    elif isinstance(message, EnvironmentRequest):
+        columns = [(name, *_as_bytes(of.continuous), *_as_bytes(of.discrete)) for name, of in payload.items()]
+        data = _STEP_WANTED + marshal.dumps(columns)
+    else:
+        data = _ANYTHING + pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    connection.send_bytes(data)
+
+
+def receive(connection: Connection) -> Any:
+    """Return the next message.
+
+    :raises OSError: the other process is gone; or EOFError.
+    """
+    data = connection.recv_bytes()
+    kind, content = data[:1], data[1:]
+    if kind == _STEP_TAKEN:
+        worker_id, path, offset, batches = marshal.loads(content)
+        shared = SharedSteps(path, offset, [SharedBatch(*batch) for batch in batches])
+        return EnvironmentResponse(EnvironmentCommand.STEP, worker_id, StepResponse(shared, {}, {}))
+    if kind == _STEP_WANTED:
+        actions = {
+            name: ActionTuple(
+                np.frombuffer(continuous, np.float32).reshape(continuous_shape),
+                np.frombuffer(discrete, np.int32).reshape(discrete_shape),
+            )
+            for name, continuous, continuous_shape, discrete, discrete_shape in marshal.loads(content)
+        }
+        return EnvironmentRequest(EnvironmentCommand.STEP, actions)
+    return pickle.loads(content)
+
+
+_ANYTHING, _STEP_WANTED, _STEP_TAKEN = b"?", b">", b"<"
+"""The first byte of a message: how the rest is written."""
+
+
+def _as_bytes(actions: NDArray[Any]) -> Tuple[bytes, Tuple[int, ...]]:
+    return actions.tobytes(), actions.shape
 
 
 class StepResponse(NamedTuple):
@@ -208,6 +257,7 @@ def main() -> None:
     else:
         end = socket.socket(fileno=link)
     run_worker(Connection(end.detach()), options)
+    kill_descendants(os.getpid())  # what the environment has left behind
 
 
 def _end_with_trainer(lifeline: int, folder: str) -> None:
@@ -239,8 +289,6 @@ def run_worker(connection: Connection, options: WorkerOptions) -> None:
         worker.serve()
     except (EOFError, BrokenPipeError, ConnectionResetError):  # the trainer's process is gone
         worker.abandon()
-    finally:
-        kill_descendants(os.getpid())  # what the environment has left behind
 
 
 class _Worker:
@@ -262,7 +310,7 @@ class _Worker:
         """
         is_closed = False
         while not is_closed:
-            request: EnvironmentRequest = self._connection.recv()
+            request: EnvironmentRequest = receive(self._connection)
             is_closed = request.cmd is EnvironmentCommand.CLOSE
             if self._has_failed and request.cmd is not EnvironmentCommand.RESTART and not is_closed:
                 continue  # it was sent before the failure was known
@@ -338,8 +386,8 @@ class _Worker:
     def _observe(self, env: BaseEnv) -> StepResponse:
         """Write where the trainer sees it what the environment says now."""
         with hierarchical_timer("share"):
-            specs = dict(env.behavior_specs)
-            new_specs = {name: spec for name, spec in specs.items() if name not in self._specs}
+            specs = env.behavior_specs
+            new_specs = {name: specs[name] for name in specs if name not in self._specs}
             self._specs.update(new_specs)
             shared = self._writer.write({name: env.get_steps(name) for name in specs}, self._specs)
         return StepResponse(shared, self._stats.get_and_reset_stats(), new_specs)

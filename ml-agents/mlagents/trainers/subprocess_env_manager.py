@@ -22,6 +22,7 @@ from mlagents.trainers.env_worker import (
     StepResponse,
     WorkerOptions,
     kill_descendants,
+    receive,
     send,
     start_worker,
 )
@@ -91,7 +92,7 @@ class UnityEnvWorker:
     def recv(self) -> EnvironmentResponse:
         """Return the next answer; the end of the process is one as well."""
         try:
-            response: EnvironmentResponse = self.conn.recv()
+            response: EnvironmentResponse = receive(self.conn)
         except (EOFError, ConnectionResetError, BrokenPipeError):
             return self._failure(UnityEnvironmentException, f"Its process {self._describe_end()}.")
         return response
@@ -138,8 +139,8 @@ class UnityEnvWorker:
 class SubprocessEnvManager(EnvManager):
     """Steps `n_env` environments, each in its own process.
 
-    A step hands out actions, of one decision for all workers that are ready, and takes in whatever workers have
-    answered: none waits for a slower one, and all simulate while the trainer does something else.
+    A step takes in whatever workers have answered and hands out the next actions, of one decision for all of them: none
+    waits for a slower one, and all simulate while the trainer collects and learns.
 
     A worker that fails is started anew within the limits of `env_settings` while the others go on; its episodes under
     way are dropped. That the Editor stops is no failure but a pause, which lasts until it plays again.
@@ -195,15 +196,28 @@ class SubprocessEnvManager(EnvManager):
     # Steps
 
     def _step(self) -> List[EnvironmentStep]:
-        ready = [worker for worker in self.env_workers if not worker.waiting]
-        for worker, decisions in zip(ready, self._decide([worker.previous_step for worker in ready])):
-            worker.previous_all_action_info = decisions
-            actions = {name: of.env_action for name, of in decisions.items() if len(of.agent_ids)}
-            self._ask(worker, EnvironmentCommand.STEP, actions)
+        self._hand_out([worker for worker in self.env_workers if not worker.waiting])
         steps: List[EnvironmentStep] = []
         while not steps and not self._stop_requested():
             steps = self._take_in(self._answers())
+        # Before the steps are collected and learned from, so that their workers simulate meanwhile.
+        self._hand_out([self.env_workers[step.worker_id] for step in steps if self._can_be_decided(step)])
         return steps
+
+    def _hand_out(self, workers: List[UnityEnvWorker]) -> None:
+        """Decide on the last steps of some workers, and let them go on."""
+        for worker, decisions in zip(workers, self._decide([worker.previous_step for worker in workers])):
+            worker.previous_all_action_info = decisions
+            actions = {name: of.env_action for name, of in decisions.items() if len(of.agent_ids)}
+            self._ask(worker, EnvironmentCommand.STEP, actions)
+
+    def _can_be_decided(self, step: EnvironmentStep) -> bool:
+        """Return whether all behaviours have a policy, and no value keeps the step from being used."""
+        managers = [self.agent_managers.get(name) for name in step.name_behavior_ids if name in self.policies]
+        results = step.current_all_step_result.values()
+        return len(managers) == len(results) and all(
+            manager is None or manager.is_finite(*batches) for manager, batches in zip(managers, results)
+        )
 
     def _reset_env(self, config: Optional[Mapping[str, Any]] = None) -> List[EnvironmentStep]:
         """See `EnvManager`.
