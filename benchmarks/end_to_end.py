@@ -110,7 +110,7 @@ def measure() -> Figures:
     tree = train(MAX_STEPS)
     decisions = ProbedBall.decisions
     trajectories = count(tree, "TorchOptimizer.get_trajectory_value_estimates")
-    updates = count(tree, "TorchPPOOptimizer.update")
+    updates = count(tree, "ActorCriticOptimizer.update")
     measured = {
         "acting": seconds(tree, "TorchPolicy.evaluate"),
         "collecting": seconds(tree, "add_experiences"),

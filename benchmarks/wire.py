@@ -86,7 +86,7 @@ def measure_training() -> List[float]:
         {
             "act": steps,
             "values": count(tree, "TorchOptimizer.get_trajectory_value_estimates"),
-            "update": count(tree, "TorchPPOOptimizer.update"),
+            "update": count(tree, "ActorCriticOptimizer.update"),
         }
     )
     exchange = seconds_per_exchange(bytes.fromhex(report["request"]), bytes.fromhex(report["answer"]))
