@@ -98,7 +98,7 @@ def test_without_an_environment_it_waits_for_the_editor_and_a_pause_of_it(tmp_pa
         assert "Training is over." in rest
     finally:
         trainer.kill()
-        trainer.communicate()
+        trainer.wait()
     assert (tmp_path / "results" / "editor" / "3DBall.onnx").exists()
 
 

@@ -37,6 +37,11 @@ class SharedBatch(NamedTuple):
     n_terminals: int
     has_masks: bool
 
+    @property
+    def has_decisions(self) -> bool:
+        """Whether there are arrays of decision steps: with masks there are, though they may be of nobody."""
+        return self.n_decisions > 0 or self.has_masks
+
 
 class SharedSteps(NamedTuple):
     """Where the arrays of a step are.
@@ -69,7 +74,9 @@ _View = Tuple[_Column, NDArray[Any]]
 
 def _columns(batch: SharedBatch, spec: BehaviorSpec) -> Iterator[_Column]:
     """Yield the arrays of a batch, in the order in which they lie in memory: decisions' first, none for nobody."""
-    for n_agents in filter(None, (batch.n_decisions, batch.n_terminals)):
+    parts = [batch.n_decisions] if batch.has_decisions else []
+    parts += [batch.n_terminals] if batch.n_terminals else []
+    for n_agents in parts:
         for observation in spec.observation_specs:
             yield _Column(f"observation {observation.name!r}", (n_agents, *observation.shape), np.float32)
         yield _Column("the rewards", (n_agents,), np.float32)
@@ -78,7 +85,7 @@ def _columns(batch: SharedBatch, spec: BehaviorSpec) -> Iterator[_Column]:
         yield _Column("the group rewards", (n_agents,), np.float32)
     if batch.n_terminals:
         yield _Column("who was interrupted", (batch.n_terminals,), np.bool_)
-    if batch.has_masks and batch.n_decisions:
+    if batch.has_masks:
         for branch, size in enumerate(spec.action_spec.discrete_branches):
             yield _Column(f"the action mask of branch {branch}", (batch.n_decisions, size), np.bool_)
 
@@ -86,14 +93,17 @@ def _columns(batch: SharedBatch, spec: BehaviorSpec) -> Iterator[_Column]:
 def _arrays(behavior_id: BehaviorName, steps: BehaviorSteps, spec: BehaviorSpec) -> Iterator[NDArray[Any]]:
     """Yield the arrays of a behaviour's steps in the order of `_columns`."""
     decisions, terminals = steps
-    for part in steps:
-        if not len(part):
-            continue
+    parts: List[DecisionSteps | TerminalSteps] = []
+    if len(decisions) or decisions.action_mask is not None:
+        parts.append(decisions)
+    if len(terminals):
+        parts.append(terminals)
+    for part in parts:
         yield from _as_many(part.obs, len(spec.observation_specs), behavior_id, "observations")
         yield from (part.reward, part.agent_id, part.group_id, part.group_reward)
     if len(terminals):
         yield terminals.interrupted
-    if decisions.action_mask is not None and len(decisions):
+    if decisions.action_mask is not None:
         yield from _as_many(decisions.action_mask, len(spec.action_spec.discrete_branches), behavior_id, "action masks")
 
 
@@ -236,13 +246,13 @@ class StepsReader:
 
     def _read_batch(self, batch: SharedBatch, spec: BehaviorSpec, arrays: Iterator[NDArray[Any]]) -> BehaviorSteps:
         decisions, terminals = self._nobody(batch.behavior_id, spec)
-        if batch.n_decisions:
+        if batch.has_decisions:
             obs, reward, agent_id, group_id, group_reward = _read_agents(len(spec.observation_specs), arrays)
             decisions = DecisionSteps(obs, reward, agent_id, None, group_id, group_reward)
         if batch.n_terminals:
             obs, reward, agent_id, group_id, group_reward = _read_agents(len(spec.observation_specs), arrays)
             terminals = TerminalSteps(obs, reward, next(arrays).copy(), agent_id, group_id, group_reward)
-        if batch.has_masks and batch.n_decisions:
+        if batch.has_masks:
             decisions.action_mask = [next(arrays).copy() for _ in spec.action_spec.discrete_branches]
         return decisions, terminals
 
