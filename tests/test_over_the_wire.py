@@ -14,7 +14,7 @@ import yaml
 
 from mlagents.trainers.action_info import ActionInfo
 from mlagents.trainers.agent_processor import AgentManager, LostAgents
-from mlagents.trainers.env_worker import SourceEnvFactory
+from mlagents.trainers.environment_host import SourceEnvFactory
 from mlagents.trainers.policy import Policy
 from mlagents.trainers.settings import EnvironmentSettings, NetworkSettings, RunOptions
 from mlagents.trainers.stats import StatsReporter

@@ -17,8 +17,8 @@ class Communicator(ABC):
     """The trainer's end of a wire to one environment.
 
     The environment speaks first, and from then on the two take turns. A subclass moves whole messages, serialised
-    `UnityMessageProto`, by `receive_message` and `exchange_message`; `initialize` and `exchange` are the same for those
-    who hold message objects.
+    `UnityMessageProto`, by `send_message` and `receive_message`; `initialize` and `exchange` are for those who hold
+    message objects.
 
     :param worker_id: of the environment.
     :param base_port: the port of worker 0.
@@ -29,18 +29,30 @@ class Communicator(ABC):
         self.port = base_port + worker_id
 
     @abstractmethod
+    def send_message(self, message: bytes) -> None:
+        """Answer the environment's last message; that it has gone shows when the next one is received."""
+
+    @abstractmethod
+    def await_message(self, patience_s: float, poll_callback: Optional[PollCallback] = None) -> bool:
+        """Wait for a time at most; return whether `receive_message` need not wait, be it that the environment has gone.
+
+        :raises UnityTimeOutException: the environment has taken too long by now.
+        """
+
+    @abstractmethod
     def receive_message(self, poll_callback: Optional[PollCallback] = None) -> Optional[bytes]:
-        """Wait for the environment's first message and return it; None when the environment has gone.
+        """Wait for the environment's next message and return it; None when the environment has gone.
 
         :raises UnityTimeOutException: it took too long.
         """
 
-    @abstractmethod
     def exchange_message(self, message: bytes, poll_callback: Optional[PollCallback] = None) -> Optional[bytes]:
         """Answer the environment's last message and return its next one; None when the environment has gone.
 
         :raises UnityTimeOutException: it took too long.
         """
+        self.send_message(message)
+        return self.receive_message(poll_callback)
 
     @abstractmethod
     def close(self) -> None:

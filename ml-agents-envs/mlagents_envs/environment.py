@@ -108,6 +108,7 @@ class UnityEnvironment(BaseEnv):
         self._introduced: Dict[BehaviorName, BrainParametersProto] = {}
         self._side_channels = SideChannelManager(side_channels)
         self._has_started = False
+        self._under_way: Optional[int] = None  # the command whose outcome is awaited
         self._process: Optional[EnvProcess] = None
         if base_port is None:
             base_port = self.DEFAULT_EDITOR_PORT if file_name is None else self.BASE_ENVIRONMENT_PORT
@@ -184,8 +185,10 @@ class UnityEnvironment(BaseEnv):
     def reset(self) -> None:
         """Start every agent's episode anew; actions that were set are forgotten."""
         self._check_open()
-        self._exchange(RESET, {})
-        self._has_started = True
+        if self._under_way is not None:
+            self.step_wait()
+        self._send(RESET, {})
+        self._receive()
 
     @timed
     def step(self) -> None:
@@ -193,24 +196,62 @@ class UnityEnvironment(BaseEnv):
 
         The first step of all is a reset.
         """
-        self._check_open()
-        if not self._has_started:
-            self.reset()
-            return
-        self._exchange(STEP, {name: b.actions() for name, b in self._behaviors.items() if len(b.steps[0])})
+        self.step_async()
+        self.step_wait()
 
-    def _exchange(self, command: int, actions: Mapping[BehaviorName, ActionTuple]) -> None:
+    def step_async(self) -> None:
+        """Send the actions as `step` does, and leave it to `step_wait` to wait: meanwhile the environment simulates.
+
+        :raises UnityEnvironmentException: a step is under way already.
+        """
+        self._check_open()
+        if self._under_way is not None:
+            raise UnityEnvironmentException(f"{self._who}: a step is under way: call step_wait() before the next.")
+        if not self._has_started:
+            self._send(RESET, {})
+        else:
+            self._send(STEP, {name: b.actions() for name, b in self._behaviors.items() if len(b.steps[0])})
+
+    def is_step_over(self, patience_s: float = 0.0) -> bool:
+        """Wait for a time at most; return whether `step_wait` need not wait, be it because it will fail.
+
+        :param patience_s: in seconds.
+        """
+        self._check_under_way()
         with self._named_faults():
-            reply = write_input(command, actions, bytes(self._side_channels.generate_side_channel_messages()))
+            return self._communicator.await_message(patience_s, self._check_process)
+
+    def step_wait(self) -> None:
+        """Wait for what comes of the actions that `step_async` has sent.
+
+        :raises UnityEnvironmentException: it has sent none.
+        """
+        self._check_under_way()
+        self._receive()
+
+    def _check_under_way(self) -> None:
+        self._check_open()
+        if self._under_way is None:
+            raise UnityEnvironmentException(f"{self._who}: no step is under way: call step_async() first.")
+
+    def _send(self, command: int, actions: Mapping[BehaviorName, ActionTuple]) -> None:
+        with self._named_faults():
+            side_channels = bytes(self._side_channels.generate_side_channel_messages())
+            self._communicator.send_message(write_input(command, actions, side_channels))
+        self._under_way = command
+
+    def _receive(self) -> None:
+        with self._named_faults():
             with hierarchical_timer("communicator.exchange"):
-                data = self._communicator.exchange_message(reply, self._check_process)
+                data = self._communicator.receive_message(self._check_process)
             message = self._read(data)
             if message.initialization is not None:
                 self._remember(message.initialization)
             self._meet_new_behaviors(message)
             for name, behavior in self._behaviors.items():
-                behavior.receive(message.agent_infos.get(name), is_reset=command == RESET)
+                behavior.receive(message.agent_infos.get(name), is_reset=self._under_way == RESET)
             self._side_channels.process_side_channel_message(message.side_channel)
+        self._under_way, self._has_started = None, True
 
     def _read(self, data: Optional[bytes]) -> EnvironmentMessage:
         """Return a message that is no goodbye."""
@@ -298,6 +339,8 @@ class UnityEnvironment(BaseEnv):
         self._check_open()
         if not self._has_started:
             raise UnityEnvironmentException(f"{self._who} has not started: call reset() first.")
+        if self._under_way is not None:
+            raise UnityEnvironmentException(f"{self._who}: a step is under way: call step_wait() first.")
         if name not in self._behaviors:
             raise UnityActionException(
                 f"The environment has no behavior {name}: it has {', '.join(self._behaviors) or 'none so far'}."

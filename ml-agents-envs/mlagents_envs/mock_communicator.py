@@ -59,22 +59,28 @@ class MockCommunicator(Communicator):
         self._spec = BehaviorSpec([*images, vector_observation(vec_obs_size, "Vector")], action_spec)
         self._encoder = StepsEncoder(brain_name, self._spec)
         self._has_introduced_behavior = False
+        self._next = write_handshake("Mock")
 
-    def receive_message(self, poll_callback: Optional[PollCallback] = None) -> Optional[bytes]:
-        """Return the environment's introduction."""
-        return write_handshake("Mock")
-
-    def exchange_message(self, message: bytes, poll_callback: Optional[PollCallback] = None) -> Optional[bytes]:
-        """Return what comes of a reset or of a step."""
+    def send_message(self, message: bytes) -> None:
+        """Let a reset or a step happen."""
         answer = read_trainer_message(message)
         if answer.initialization is not None:
-            return write_environment_message()
+            self._next = write_environment_message()
+            return
         self.steps = 0 if answer.command == RESET else self.steps + 1
         new_behaviors = {} if self._has_introduced_behavior else {self.brain_name: self._spec}
         self._has_introduced_behavior = True
-        return write_environment_message(
+        self._next = write_environment_message(
             [self._encoder.encode(self._decision_steps(), self._terminal_steps())], new_behaviors
         )
+
+    def await_message(self, patience_s: float, poll_callback: Optional[PollCallback] = None) -> bool:
+        """Return at once: it answers at once."""
+        return True
+
+    def receive_message(self, poll_callback: Optional[PollCallback] = None) -> Optional[bytes]:
+        """Return the environment's introduction, then what comes of what it was told."""
+        return self._next
 
     def close(self) -> None:
         """End the communication."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -33,6 +34,7 @@ _N_THREADS = 4  # one waits with the environment's call, the others turn second 
 _POLL_INTERVAL_S = 0.1
 _CONNECTION_CHECK_INTERVAL_S = 1.0
 _GOODBYE_TIMEOUT_S = 1.0
+_LAST_STEP_TIMEOUT_S = 5.0
 
 
 class _Call:
@@ -134,7 +136,10 @@ class RpcCommunicator(Communicator):
         self.is_open = False
         self._any_port = any_port
         self._waits_for_user = waits_for_user
-        self._call: Optional[_Call] = None
+        self._call: Optional[_Call] = None  # the environment's last message, until it is answered
+        self._has_gone = False
+        self._deadline_s: Optional[float] = None
+        self._next_check_s = 0.0
         self.create_server()
 
     def create_server(self) -> None:
@@ -184,56 +189,77 @@ class RpcCommunicator(Communicator):
             raise UnityWorkerInUseException(self.worker_id, f"(Port {port} is held by {ports.holder_of(port)}.)")
         return bound
 
-    def poll_for_timeout(self, poll_callback: Optional[PollCallback] = None) -> None:
-        """Wait until the environment has sent a message or has gone.
+    def send_message(self, message: bytes) -> None:
+        """Answer the environment's last message; see `Communicator`."""
+        call, self._call = self._call, None
+        if call is None or call.has_ended:
+            self._has_gone = True
+            return
+        call.answer(message)
 
-        :param poll_callback: called several times a second.
-        :raises UnityTimeOutException: neither happened within `timeout_wait`.
+    def await_message(self, patience_s: float, poll_callback: Optional[PollCallback] = None) -> bool:
+        """Wait for a time at most; see `Communicator`.
+
+        :param poll_callback: called where nothing came in that time.
+        :raises UnityTimeOutException: nothing came within `timeout_wait` since it was first waited for.
         """
-        self._call = None
-        patient = self._waits_for_user and self.unity_to_external.peer is None
-        now = time.monotonic()
-        deadline = math.inf if patient else now + self.timeout_wait
-        next_check = now + _CONNECTION_CHECK_INTERVAL_S
-        while True:
+        if self._has_gone or self._call is not None:
+            return True
+        now, deadline_s = time.monotonic(), self._deadline_s
+        if deadline_s is None:
+            patient = self._waits_for_user and self.unity_to_external.peer is None
+            deadline_s = math.inf if patient else now + self.timeout_wait
+            self._deadline_s, self._next_check_s = deadline_s, now + _CONNECTION_CHECK_INTERVAL_S
+        try:
+            self._call = self.unity_to_external.calls.get(timeout=max(0.0, min(patience_s, deadline_s - now)))
+            self._deadline_s = None
+        except Empty:
             try:
-                interval = max(0.0, min(_POLL_INTERVAL_S, deadline - now))
-                self._call = self.unity_to_external.calls.get(timeout=interval)
-                return
-            except Empty:
-                now = time.monotonic()
-            if poll_callback is not None:
-                poll_callback()
-            if now >= next_check:
-                if self._connection_is_lost():
-                    return
-                next_check = now + _CONNECTION_CHECK_INTERVAL_S
-            if now >= deadline:
-                raise UnityTimeOutException(
-                    f"The environment on port {self.port} sent no message within {self.timeout_wait:g} s."
-                )
+                self._look_for_trouble(deadline_s, poll_callback)
+            except BaseException:
+                self._has_gone = True
+                raise
+        return self._has_gone or self._call is not None
+
+    def _look_for_trouble(self, deadline_s: float, poll_callback: Optional[PollCallback]) -> None:
+        """Find out why nothing comes."""
+        now = time.monotonic()
+        if poll_callback is not None:
+            poll_callback()
+        if now >= self._next_check_s:
+            self._has_gone = self._connection_is_lost()
+            self._next_check_s = now + _CONNECTION_CHECK_INTERVAL_S
+        if now >= deadline_s and not self._has_gone:
+            raise UnityTimeOutException(
+                f"The environment on port {self.port} sent no message within {self.timeout_wait:g} s."
+            )
 
     def _connection_is_lost(self) -> bool:
         """Return whether the environment was connected and is no longer; gRPC itself tells only during a call."""
         peer_port = (self.unity_to_external.peer or "").rpartition(":")[2]
         return peer_port.isdecimal() and not ports.is_connected(self.port, int(peer_port))
 
+    def poll_for_timeout(self, poll_callback: Optional[PollCallback] = None) -> None:
+        """Wait until the environment has sent a message or has gone.
+
+        :param poll_callback: called several times a second.
+        :raises UnityTimeOutException: neither happened within `timeout_wait`.
+        """
+        while not self.await_message(_POLL_INTERVAL_S, poll_callback):
+            pass
+
     def receive_message(self, poll_callback: Optional[PollCallback] = None) -> Optional[bytes]:
         """Wait for a message; see `Communicator`."""
         self.poll_for_timeout(poll_callback)
         return None if self._call is None else self._call.request
 
-    def exchange_message(self, message: bytes, poll_callback: Optional[PollCallback] = None) -> Optional[bytes]:
-        """Answer and wait for the next message; see `Communicator`."""
-        if self._call is None or self._call.has_ended:
-            return None
-        self._call.answer(message)
-        return self.receive_message(poll_callback)
-
     def close(self) -> None:
-        """Say goodbye to the environment and give the port free."""
+        """Say goodbye to the environment, once a step that is under way has been made, and give the port free."""
         if self.is_open:
             self.is_open = False
+            if self.unity_to_external.peer is not None:
+                with contextlib.suppress(UnityTimeOutException):
+                    self.await_message(_LAST_STEP_TIMEOUT_S)
             self.unity_to_external.close()
             self.server.stop(None)  # a grace needs a new thread, which Python 3.12 refuses when the interpreter ends
             self._threads.shutdown()

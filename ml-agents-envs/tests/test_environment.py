@@ -39,9 +39,9 @@ class Recorder(MockCommunicator):
         super().__init__(**kwargs)
         self.received = []
 
-    def exchange_message(self, message, poll_callback=None):
+    def send_message(self, message):
         self.received.append(read_trainer_message(message))
-        return super().exchange_message(message, poll_callback)
+        super().send_message(message)
 
 
 class Script(Communicator):
@@ -54,8 +54,11 @@ class Script(Communicator):
     def receive_message(self, poll_callback=None):
         return self.messages.pop(0) if self.messages else None
 
-    def exchange_message(self, message, poll_callback=None):
-        return self.receive_message(poll_callback)
+    def send_message(self, message):
+        pass
+
+    def await_message(self, patience_s, poll_callback=None):
+        return True
 
     def close(self):
         self.messages.clear()

@@ -11,12 +11,12 @@ from mlagents.trainers.env_worker import (
     EnvironmentCommand,
     EnvironmentRequest,
     Failure,
-    SourceEnvFactory,
     WorkerOptions,
     receive,
     run_worker,
     send,
 )
+from mlagents.trainers.environment_host import SourceEnvFactory
 from mlagents.trainers.settings import EngineSettings
 from mlagents_envs import exception, logging_util
 from mlagents_envs.base_env import ActionSpec, BehaviorSpec, vector_observation

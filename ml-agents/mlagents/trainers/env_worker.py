@@ -18,54 +18,25 @@ import sys
 import threading
 import time
 import traceback
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple, Union
 
 import cloudpickle
 import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from mlagents.trainers.environment_host import EnvironmentHost
 from mlagents.trainers.settings import EngineSettings
 from mlagents_envs import exception, logging_util, timers
-from mlagents_envs.base_env import ActionTuple, BaseEnv, BehaviorName, BehaviorSpec
-from mlagents_envs.env_resolver import EnvSource
+from mlagents_envs.base_env import ActionTuple, BehaviorName, BehaviorSpec
 from mlagents_envs.exception import UnityException
-from mlagents_envs.shared_steps import SharedBatch, SharedSteps, StepsWriter
-from mlagents_envs.side_channel.default_training_analytics_side_channel import DefaultTrainingAnalyticsSideChannel
-from mlagents_envs.side_channel.engine_configuration_channel import EngineConfig, EngineConfigurationChannel
-from mlagents_envs.side_channel.environment_parameters_channel import EnvironmentParametersChannel
-from mlagents_envs.side_channel.raw_bytes_channel import RawBytesChannel
-from mlagents_envs.side_channel.side_channel import SideChannel
-from mlagents_envs.side_channel.stats_side_channel import EnvironmentStats, StatsSideChannel
+from mlagents_envs.shared_steps import BehaviorSteps, SharedBatch, SharedSteps, StepsWriter
+from mlagents_envs.side_channel.stats_side_channel import EnvironmentStats
 from mlagents_envs.timers import hierarchical_timer
-
-logger = logging_util.get_logger(__name__)
 
 _GRACE_S = 10.0
 """How long a worker may take to close its environment when the trainer's process is gone."""
-
-EnvFactory = Callable[[int, List[SideChannel]], BaseEnv]
-"""Makes the environment of a worker, whose id it is given, with the trainer's ends of its side channels."""
-
-
-@dataclass(frozen=True)
-class SourceEnvFactory:
-    """Makes environments of a source; each worker has a seed of its own.
-
-    :param seed: of worker 0.
-    """
-
-    source: EnvSource
-    seed: int
-    num_areas: int
-
-    def __call__(self, worker_id: int, side_channels: List[SideChannel]) -> BaseEnv:
-        """Make a worker's environment."""
-        return self.source.make(
-            worker_id=worker_id, seed=self.seed + worker_id, num_areas=self.num_areas, side_channels=side_channels
-        )
 
 
 class EnvironmentCommand(enum.Enum):
@@ -156,12 +127,13 @@ def _as_bytes(actions: NDArray[Any]) -> Tuple[bytes, Tuple[int, ...]]:
 
 
 class StepResponse(NamedTuple):
-    """Where an environment's step is.
+    """An environment's step.
 
+    :param all_step_result: where in shared memory it is, or where there is no process between, the step itself.
     :param new_specs: of the behaviours that appeared in this step.
     """
 
-    all_step_result: SharedSteps
+    all_step_result: Union[SharedSteps, Dict[BehaviorName, BehaviorSteps]]
     environment_stats: EnvironmentStats
     new_specs: Dict[BehaviorName, BehaviorSpec]
 
@@ -288,20 +260,18 @@ def run_worker(connection: Connection, options: WorkerOptions) -> None:
     try:
         worker.serve()
     except (EOFError, BrokenPipeError, ConnectionResetError):  # the trainer's process is gone
-        worker.abandon()
+        worker.host.abandon()
 
 
 class _Worker:
     def __init__(self, connection: Connection, options: WorkerOptions):
         self._connection = connection
-        self._options = options
+        self._worker_id = options.worker_id
         self._writer = StepsWriter(options.folder)
-        self._env: Optional[BaseEnv] = None
+        self.host = EnvironmentHost(
+            lambda *args: cloudpickle.loads(options.env_factory)(*args), options.worker_id, options.engine_settings
+        )
         self._has_failed = False
-        self._specs: Dict[BehaviorName, BehaviorSpec] = {}
-        self._parameters = EnvironmentParametersChannel()
-        self._stats = StatsSideChannel()
-        self._analytics = RawBytesChannel(DefaultTrainingAnalyticsSideChannel.CHANNEL_ID)
 
     def serve(self) -> None:
         """Do what is asked until CLOSE; after a failure, only RESTART.
@@ -319,13 +289,6 @@ class _Worker:
                 send(self._connection, answer)
         send(self._connection, self._response(EnvironmentCommand.CLOSED, timers.get_timer_root()))
 
-    def abandon(self) -> None:
-        """Close an environment that has failed, or that nobody waits for, as well as it can be."""
-        try:
-            self._close()
-        except Exception as error:
-            logger.debug(f"The environment of worker {self._options.worker_id} did not close in order: {error}")
-
     def _answer_to(self, request: EnvironmentRequest) -> Optional[EnvironmentResponse]:
         try:
             return self._do(request)
@@ -336,73 +299,33 @@ class _Worker:
     def _do(self, request: EnvironmentRequest) -> Optional[EnvironmentResponse]:
         if request.cmd is EnvironmentCommand.STEP:
             return self._response(EnvironmentCommand.STEP, self._step(request.payload))
-        if request.cmd in (EnvironmentCommand.RESET, EnvironmentCommand.RESTART):
-            if request.cmd is EnvironmentCommand.RESTART:
-                self.abandon()
-                self._has_failed = False
-            return self._response(EnvironmentCommand.RESET, self._reset(request.payload))
+        if request.cmd is EnvironmentCommand.RESET:
+            self.host.reset(request.payload)
+            return self._response(EnvironmentCommand.RESET, self._observe())
+        if request.cmd is EnvironmentCommand.RESTART:
+            self._has_failed = False
+            self.host.restart(request.payload)
+            return self._response(EnvironmentCommand.RESET, self._observe())
         if request.cmd is EnvironmentCommand.ENVIRONMENT_PARAMETERS:
-            self._set_parameters(request.payload)
+            self.host.set_parameters(request.payload)
         elif request.cmd is EnvironmentCommand.TRAINING_STARTED:
-            self._analytics.send_raw_data(request.payload)
+            self.host.send_analytics(request.payload)
         elif request.cmd is EnvironmentCommand.CLOSE:
-            self._close()
+            self.host.close()
         return None
 
-    def _start(self) -> BaseEnv:
-        """Make the environment; its side channels start anew as well."""
-        self._parameters, self._stats = EnvironmentParametersChannel(), StatsSideChannel()
-        engine = EngineConfigurationChannel()
-        engine.set_configuration(engine_config(self._options.engine_settings))
-        factory: EnvFactory = cloudpickle.loads(self._options.env_factory)
-        self._env = factory(self._options.worker_id, [self._parameters, engine, self._stats, self._analytics])
-        self._specs = {}
-        return self._env
-
-    def _close(self) -> None:
-        env, self._env = self._env, None
-        if env is not None:
-            env.close()
-
-    def _set_parameters(self, samplers: Mapping[str, Any]) -> None:
-        for name, sampler in samplers.items():
-            sampler.apply(name, self._parameters)
-
-    def _reset(self, samplers: Mapping[str, Any]) -> StepResponse:
-        env = self._env or self._start()
-        self._set_parameters(samplers)
-        env.reset()
-        return self._observe(env)
-
     def _step(self, actions: Mapping[BehaviorName, ActionTuple]) -> StepResponse:
-        env = self._env
-        assert env is not None  # the first request is a reset
-        for behavior_id, action in actions.items():
-            env.set_actions(behavior_id, action)
+        self.host.set_actions(actions)
+        assert self.host.env is not None  # the first request is a reset
         with hierarchical_timer("env_step"):
-            env.step()
-        return self._observe(env)
+            self.host.env.step()
+        return self._observe()
 
-    def _observe(self, env: BaseEnv) -> StepResponse:
+    def _observe(self) -> StepResponse:
         """Write where the trainer sees it what the environment says now."""
         with hierarchical_timer("share"):
-            specs = env.behavior_specs
-            new_specs = {name: specs[name] for name in specs if name not in self._specs}
-            self._specs.update(new_specs)
-            shared = self._writer.write({name: env.get_steps(name) for name in specs}, self._specs)
-        return StepResponse(shared, self._stats.get_and_reset_stats(), new_specs)
+            results, new_specs, stats = self.host.observe()
+            return StepResponse(self._writer.write(results, self.host.specs), stats, new_specs)
 
     def _response(self, cmd: EnvironmentCommand, payload: Any) -> EnvironmentResponse:
-        return EnvironmentResponse(cmd, self._options.worker_id, payload)
-
-
-def engine_config(settings: EngineSettings) -> EngineConfig:
-    """Return the settings as the engine's side channel takes them."""
-    return EngineConfig(
-        width=settings.width,
-        height=settings.height,
-        quality_level=settings.quality_level,
-        time_scale=settings.time_scale,
-        target_frame_rate=settings.target_frame_rate,
-        capture_frame_rate=settings.capture_frame_rate,
-    )
+        return EnvironmentResponse(cmd, self._worker_id, payload)

@@ -21,7 +21,7 @@ from mlagents.plugins.trainer_type import register_trainer_plugins, usable_plugi
 from mlagents.torch_utils import set_torch_config, torch
 from mlagents.trainers.cli_options import create_parser
 from mlagents.trainers.env_manager import EnvManager
-from mlagents.trainers.env_worker import SourceEnvFactory, engine_config
+from mlagents.trainers.environment_host import SourceEnvFactory, engine_config
 from mlagents.trainers.exception import TrainerConfigError, TrainerError
 from mlagents.trainers.run_directory import RunDirectory
 from mlagents.trainers.settings import ParameterRandomizationSettings, RunOptions
@@ -188,6 +188,7 @@ def _make_env_manager(
             n_envs,
             stop_requested=lambda: controller.stop.requested,
             on_pause=controller.save_checkpoint,
+            has_own_process=source.has_own_process,
         )
     parameters, engine, stats = EnvironmentParametersChannel(), EngineConfigurationChannel(), StatsSideChannel()
     engine.set_configuration(engine_config(options.engine_settings))

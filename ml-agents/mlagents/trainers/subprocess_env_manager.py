@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import subprocess
 import time
-from multiprocessing.connection import Connection, wait
 from typing import Any, Callable, Dict, List, Mapping, Optional, Type
 
 import cloudpickle
 
-from mlagents.trainers.action_info import ActionInfo
 from mlagents.trainers.env_manager import EnvironmentStep, EnvManager
 from mlagents.trainers.env_worker import (
-    EnvFactory,
     EnvironmentCommand,
-    EnvironmentRequest,
     EnvironmentResponse,
     Failure,
     StepResponse,
     WorkerOptions,
-    kill_descendants,
-    receive,
-    send,
-    start_worker,
 )
+from mlagents.trainers.environment_host import EnvFactory, EnvironmentHost
 from mlagents.trainers.restart_limits import RestartLimits
 from mlagents.trainers.settings import RunOptions, TrainerSettings
 from mlagents.trainers.training_analytics_side_channel import TrainingAnalyticsSideChannel
-from mlagents_envs import logging_util, timers
+from mlagents.trainers.workers import EnvWorker, LocalEnvWorker, UnityEnvWorker
+from mlagents_envs import logging_util
 from mlagents_envs.base_env import BehaviorName, BehaviorSpec
 from mlagents_envs.exception import (
     UnityCommunicatorStoppedException,
@@ -38,7 +29,7 @@ from mlagents_envs.exception import (
     UnityObservationException,
     UnityTimeOutException,
 )
-from mlagents_envs.shared_steps import StepsReader, make_shared_folder
+from mlagents_envs.shared_steps import make_shared_folder
 from mlagents_envs.timers import hierarchical_timer
 
 logger = logging_util.get_logger(__name__)
@@ -47,93 +38,6 @@ WORKER_SHUTDOWN_TIMEOUT_S = 10
 _STOP_CHECK_INTERVAL_S = 0.25
 _STEP_GRACE_S, _START_GRACE_S = 10.0, 60.0
 """How much longer than its environment's own time-out a worker is waited for, to step and to start."""
-
-_END_S = 1.0
-"""How long a process may take to end after its connection has closed."""
-
-
-class UnityEnvWorker:
-    """The trainer's end of a worker.
-
-    :ivar waiting: whether an answer is awaited; else `previous_step` waits for a decision.
-    :ivar is_starting: whether what is awaited is the first step of its environment, or the first after a reset.
-    :ivar previous_step: the last step that came.
-    :ivar patience_s: how long an answer may take; None for as long as it likes.
-    """
-
-    def __init__(self, process: subprocess.Popen[bytes], worker_id: int, conn: Connection):
-        self.process = process
-        self.worker_id = worker_id
-        self.conn = conn
-        self.waiting = False
-        self.is_starting = False
-        self.previous_step = EnvironmentStep.empty(worker_id)
-        self.previous_all_action_info: Dict[BehaviorName, ActionInfo] = {}
-        self.reader = StepsReader()
-        self.patience_s: Optional[float] = None
-        self._asked_s = 0.0
-
-    def send(self, cmd: EnvironmentCommand, payload: Any = None) -> None:
-        """Ask for something; where the worker's process is gone, that shows when its answer is read."""
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            send(self.conn, EnvironmentRequest(cmd, payload))
-
-    def ask(self, cmd: EnvironmentCommand, payload: Any, patience_s: Optional[float]) -> None:
-        """Ask for a step, which `recv` is to return."""
-        self.waiting, self.is_starting = True, cmd is not EnvironmentCommand.STEP
-        self.patience_s, self._asked_s = patience_s, time.monotonic()
-        self.send(cmd, payload)
-
-    @property
-    def is_late(self) -> bool:
-        """Whether an answer should have come by now."""
-        return self.waiting and self.patience_s is not None and time.monotonic() > self._asked_s + self.patience_s
-
-    def recv(self) -> EnvironmentResponse:
-        """Return the next answer; the end of the process is one as well."""
-        try:
-            response: EnvironmentResponse = receive(self.conn)
-        except (EOFError, ConnectionResetError, BrokenPipeError):
-            return self._failure(UnityEnvironmentException, f"Its process {self._describe_end()}.")
-        return response
-
-    def give_up(self) -> EnvironmentResponse:
-        """End a process that is late; return that as its answer."""
-        self.kill()
-        return self._failure(
-            UnityTimeOutException, f"It did not answer within {self.patience_s:.0f} s (timeout_wait and some more)."
-        )
-
-    def _failure(self, kind: Type[UnityException], message: str) -> EnvironmentResponse:
-        return EnvironmentResponse(EnvironmentCommand.ENV_EXITED, self.worker_id, Failure(kind.__name__, message))
-
-    def _describe_end(self) -> str:
-        try:
-            code = self.process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            return "closed its connection"
-        if code >= 0:
-            return f"ended with exit code {code}"
-        numbers = {number.value: number.name for number in signal.Signals}
-        return f"was killed by {numbers.get(-code, f'signal {-code}')}"
-
-    def request_close(self) -> None:
-        """Ask the worker to close its environment and to end."""
-        self.send(EnvironmentCommand.CLOSE)
-
-    def kill(self) -> None:
-        """End the process now, with all that it started."""
-        kill_descendants(self.process.pid)
-        self.process.kill()
-        self.process.wait()
-
-    def close(self) -> None:
-        """Let go of the process, which has ended."""
-        self.conn.close()
-        if self.process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                self.process.stdin.close()
 
 
 class SubprocessEnvManager(EnvManager):
@@ -148,6 +52,8 @@ class SubprocessEnvManager(EnvManager):
     :param env_factory: called in the worker's process, with its id and side channels.
     :param stop_requested: asked now and then while nothing comes; then a step returns without any.
     :param on_pause: called when the Editor stops.
+    :param has_own_process: environments are `UnityEnvironment`s, whose simulation is another process anyway. A single
+        one needs no worker's process between: it is spoken to from this one.
     """
 
     def __init__(
@@ -157,6 +63,7 @@ class SubprocessEnvManager(EnvManager):
         n_env: int = 1,
         stop_requested: Callable[[], bool] = lambda: False,
         on_pause: Callable[[], None] = lambda: None,
+        has_own_process: bool = False,
     ):
         super().__init__()
         self.run_options = run_options
@@ -165,15 +72,16 @@ class SubprocessEnvManager(EnvManager):
         self._stop_requested = stop_requested
         self._on_pause = on_pause
         self._is_editor = run_options.env_settings.env_path is None
-        self._env_factory = cloudpickle.dumps(env_factory)
+        self._env_factory = env_factory
+        self._worker_kind: Type[EnvWorker] = LocalEnvWorker if has_own_process and n_env == 1 else UnityEnvWorker
         self._folder = make_shared_folder()
         self._specs: Dict[BehaviorName, BehaviorSpec] = {}
         self._has_begun = False
         self._analytics: Optional[TrainingAnalyticsSideChannel] = None
-        self.env_workers: List[UnityEnvWorker] = []
+        self.env_workers: List[EnvWorker] = []
         try:
             for worker_id in range(n_env):
-                self.env_workers.append(self._start_process(worker_id))
+                self.env_workers.append(self._start_worker(worker_id))
         except BaseException:
             self.close()
             raise
@@ -182,16 +90,19 @@ class SubprocessEnvManager(EnvManager):
             self._analytics.environment_initialized(run_options)
             self._send_analytics()
 
-    def _start_process(self, worker_id: int) -> UnityEnvWorker:
-        options = WorkerOptions(
-            self._env_factory,
-            worker_id,
-            self.run_options.engine_settings,
-            self._folder.name,
-            logging_util.root_logger().level,
+    def _start_worker(self, worker_id: int) -> EnvWorker:
+        engine_settings = self.run_options.engine_settings
+        if self._worker_kind is LocalEnvWorker:
+            return LocalEnvWorker(EnvironmentHost(self._env_factory, worker_id, engine_settings), worker_id)
+        return UnityEnvWorker(
+            WorkerOptions(
+                cloudpickle.dumps(self._env_factory),
+                worker_id,
+                engine_settings,
+                self._folder.name,
+                logging_util.root_logger().level,
+            )
         )
-        process, connection = start_worker(options)
-        return UnityEnvWorker(process, worker_id, connection)
 
     # Steps
 
@@ -204,7 +115,7 @@ class SubprocessEnvManager(EnvManager):
         self._hand_out([self.env_workers[step.worker_id] for step in steps if self._can_be_decided(step)])
         return steps
 
-    def _hand_out(self, workers: List[UnityEnvWorker]) -> None:
+    def _hand_out(self, workers: List[EnvWorker]) -> None:
         """Decide on the last steps of some workers, and let them go on."""
         for worker, decisions in zip(workers, self._decide([worker.previous_step for worker in workers])):
             worker.previous_all_action_info = decisions
@@ -235,7 +146,7 @@ class SubprocessEnvManager(EnvManager):
         self._has_begun = True
         return [worker.previous_step for worker in self.env_workers]
 
-    def _ask(self, worker: UnityEnvWorker, cmd: EnvironmentCommand, payload: Any) -> None:
+    def _ask(self, worker: EnvWorker, cmd: EnvironmentCommand, payload: Any) -> None:
         patience_s: float = self.run_options.env_settings.timeout_wait
         if cmd is EnvironmentCommand.STEP:
             patience_s += _STEP_GRACE_S
@@ -247,10 +158,10 @@ class SubprocessEnvManager(EnvManager):
         """Return what the workers have to say; wait for one, but not for long."""
         waiting = [worker for worker in self.env_workers if worker.waiting]
         with hierarchical_timer("wait"):
-            ready = wait([worker.conn for worker in waiting], _STOP_CHECK_INTERVAL_S)
+            ready = self._worker_kind.wait_for_any(waiting, _STOP_CHECK_INTERVAL_S)
         answers = []
         for worker in waiting:
-            if worker.conn in ready:
+            if worker in ready:
                 answers.append(worker.recv())
             elif worker.is_late:
                 answers.append(worker.give_up())
@@ -268,7 +179,7 @@ class SubprocessEnvManager(EnvManager):
                 steps.append(self._read_step(worker, answer.cmd, answer.payload))
         return steps
 
-    def _read_step(self, worker: UnityEnvWorker, cmd: EnvironmentCommand, response: StepResponse) -> EnvironmentStep:
+    def _read_step(self, worker: EnvWorker, cmd: EnvironmentCommand, response: StepResponse) -> EnvironmentStep:
         if cmd is EnvironmentCommand.RESET:
             worker.is_starting = False
             worker.previous_all_action_info = {}
@@ -276,14 +187,14 @@ class SubprocessEnvManager(EnvManager):
         for name, spec in response.new_specs.items():
             self._check_spec(worker, name, spec)
         worker.previous_step = EnvironmentStep(
-            worker.reader.read(response.all_step_result, self._specs),
+            worker.read(response.all_step_result, self._specs),
             worker.worker_id,
             worker.previous_all_action_info,
             response.environment_stats,
         )
         return worker.previous_step
 
-    def _check_spec(self, worker: UnityEnvWorker, name: BehaviorName, spec: BehaviorSpec) -> None:
+    def _check_spec(self, worker: EnvWorker, name: BehaviorName, spec: BehaviorSpec) -> None:
         known = self._specs.setdefault(name, spec)
         if spec != known:
             raise UnityEnvironmentException(
@@ -293,7 +204,7 @@ class SubprocessEnvManager(EnvManager):
 
     # Restarting
 
-    def _restart(self, worker: UnityEnvWorker, failure: Failure) -> None:
+    def _restart(self, worker: EnvWorker, failure: Failure) -> None:
         """Let a worker whose environment failed start anew.
 
         :raises UnityException: it may not; the error says why.
@@ -305,12 +216,12 @@ class SubprocessEnvManager(EnvManager):
             self._pause(worker, error)
         else:
             self._count_restart(worker.worker_id, error)
-        if worker.process.poll() is not None:
-            worker.close()
-            worker = self.env_workers[worker.worker_id] = self._start_process(worker.worker_id)
+        if worker.has_ended:
+            worker.end(deadline_s=0.0)
+            worker = self.env_workers[worker.worker_id] = self._start_worker(worker.worker_id)
         self._ask(worker, EnvironmentCommand.RESTART, self.env_parameters)
 
-    def _pause(self, worker: UnityEnvWorker, error: UnityException) -> None:
+    def _pause(self, worker: EnvWorker, error: UnityException) -> None:
         """Save and say that the Editor is waited for; while that lasts, its time-outs are no news."""
         if worker.is_starting:
             if not isinstance(error, UnityTimeOutException):
@@ -369,23 +280,6 @@ class SubprocessEnvManager(EnvManager):
                 worker.request_close()
         deadline_s = time.monotonic() + WORKER_SHUTDOWN_TIMEOUT_S
         for worker in self.env_workers:
-            self._wait_for_end(worker, deadline_s)
-            worker.close()
+            worker.end(deadline_s)
         self.env_workers = []
         self._folder.cleanup()
-
-    def _wait_for_end(self, worker: UnityEnvWorker, deadline_s: float) -> None:
-        while worker.conn.poll(max(0.0, deadline_s - time.monotonic())):
-            response = worker.recv()
-            if response.cmd is EnvironmentCommand.CLOSED:
-                timers.get_timer_root().merge(response.payload, f"worker{worker.worker_id}")
-                break
-            if response.cmd is EnvironmentCommand.ENV_EXITED:
-                if worker.process.poll() is not None:
-                    return
-                logger.warning(f"Worker {worker.worker_id} failed while it was closed: {response.payload.message}")
-        try:
-            worker.process.wait(max(0.0, deadline_s - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            logger.warning(f"Worker {worker.worker_id} does not close, and is ended.")
-            worker.kill()
