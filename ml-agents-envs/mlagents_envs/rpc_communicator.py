@@ -34,7 +34,7 @@ _N_THREADS = 4  # one waits with the environment's call, the others turn second 
 _POLL_INTERVAL_S = 0.1
 _CONNECTION_CHECK_INTERVAL_S = 1.0
 _GOODBYE_TIMEOUT_S = 1.0
-_LAST_STEP_TIMEOUT_S = 5.0
+_LAST_STEP_TIMEOUT_S = 2.0
 
 
 class _Call:

@@ -75,6 +75,25 @@ def test_without_a_fault_nothing_is_wrong(start, tmp_path, capfd):
     assert "Connected to the trainer" not in capfd.readouterr().out
 
 
+def test_closed_in_the_middle_of_a_step_it_is_told_goodbye(start):
+    env = start()
+    _run(env, 3)
+    env.step_async()
+    env.close()
+    assert env._process.describe_end() == "ended with exit code 0"
+
+
+def test_a_step_is_waited_for_in_parts_and_no_longer_than_the_time_out(start):
+    env = start("hang@3", timeout_wait=20)
+    _run(env, 2)
+    env._communicator.timeout_wait = 0.3
+    env.step_async()
+    assert not env.is_step_over(0.01)
+    assert not env.is_step_over(0.05)
+    with pytest.raises(UnityTimeOutException, match=r"sent no message within 0\.3 s"):
+        env.is_step_over(10)
+
+
 def test_missing(tmp_path):
     with pytest.raises(UnityEnvironmentException, match=rf"^Worker 3 \({tmp_path}/no\): .*there is no such file"):
         UnityEnvironment(f"{tmp_path}/no", worker_id=3)

@@ -312,3 +312,51 @@ def test_a_specification_may_come_before_the_first_agents(attach):
 def test_a_handshake_that_fails(attach, messages, kind, message):
     with pytest.raises(kind, match=rf"^Worker 0 \(the Unity Editor\): .*{message}"):
         attach(Script(*messages))
+
+
+# Steps in two parts
+
+
+def test_a_step_in_two_parts_is_a_step(attach):
+    communicator = Recorder()
+    env = attach(communicator)
+    env.step_async()  # the first is a reset, as that of `step` is
+    env.step_wait()
+    env.set_actions(MOCK, ActionTuple(np.full((3, 2), 0.5, dtype=np.float32)))
+    env.step_async()
+    assert [message.command for message in communicator.received[1:]] == [command_pb2.RESET, command_pb2.STEP]
+    assert communicator.received[-1].actions[MOCK].continuous.tolist() == [[0.5, 0.5]] * 3
+    assert env.is_step_over()
+    env.step_wait()
+    assert env.get_steps(MOCK)[0].obs[0][:, 0].tolist() == [1, 2, 3]
+
+
+def test_a_reset_drops_the_step_that_is_under_way(attach):
+    communicator = Recorder()
+    env = attach(communicator)
+    env.reset()
+    env.step_async()
+    env.reset()
+    commands = [message.command for message in communicator.received[1:]]
+    assert commands == [command_pb2.RESET, command_pb2.STEP, command_pb2.RESET]
+    assert env.get_steps(MOCK)[0].obs[0][:, 0].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("is_under_way", "call", "message"),
+    [
+        (True, lambda env: env.step_async(), "a step is under way: call step_wait"),
+        (True, lambda env: env.step(), "a step is under way: call step_wait"),
+        (True, lambda env: env.get_steps(MOCK), "a step is under way: call step_wait"),
+        (True, lambda env: env.set_actions(MOCK, ActionTuple()), "a step is under way: call step_wait"),
+        (False, lambda env: env.step_wait(), "no step is under way: call step_async"),
+        (False, lambda env: env.is_step_over(), "no step is under way: call step_async"),
+    ],
+)
+def test_parts_of_a_step_come_in_their_order(attach, is_under_way, call, message):
+    env = attach(MockCommunicator())
+    env.reset()
+    if is_under_way:
+        env.step_async()
+    with pytest.raises(UnityEnvironmentException, match=message):
+        call(env)

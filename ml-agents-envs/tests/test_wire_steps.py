@@ -159,6 +159,50 @@ def test_messages_one_after_the_other_are_what_protobuf_reads(messages):
         expect_all(steps_from_proto(infos, SPEC), infos)
 
 
+STEADY = st.builds(
+    agent,
+    values=st.lists(FLOATS, min_size=3, max_size=3),
+    grid=st.lists(FLOATS, min_size=4, max_size=4),
+    agent_id=st.just(0),
+    reward=st.sampled_from([1.0, -0.5, 1e30]),
+)
+
+
+@given(st.integers(1, 8), st.data())
+@settings(max_examples=100, deadline=None)
+def test_messages_that_repeat_each_other_are_what_protobuf_reads(n_agents, data):
+    """The same agents again and again; now and then one ends, one has no reward, others come, or have other names."""
+    decoder = StepsDecoder("B?team=0", SPEC)
+    ids, group = [*range(n_agents)], 0
+    decoded = []
+    for step in range(data.draw(st.integers(4, 10))):
+        infos = data.draw(st.lists(STEADY, min_size=n_agents, max_size=n_agents))
+        event = data.draw(st.sampled_from(["none", "none", "none", "new id", "end", "no reward", "group"]))
+        if event == "new id":
+            ids[-1] = 50 + step
+        elif event == "group":
+            group += 1
+        for info, agent_id in zip(infos, ids):
+            info.id, info.group_id = agent_id, group
+        if event == "no reward":
+            infos[0].reward = 0.0
+        elif event == "end":
+            infos[0].done = True
+        decoded.append((decoder.decode(as_raw([info.SerializeToString() for info in infos])), infos))
+    for steps, infos in decoded:  # after all of them: none may have changed with a later one
+        expect_all(steps, infos)
+
+
+def test_a_message_that_repeats_others_is_checked_like_them():
+    decoder = StepsDecoder("B?team=0", SPEC)
+    for _ in range(3):
+        decoder.decode(as_raw([agent(3, reward=1.0).SerializeToString()]))
+    with pytest.raises(UnityObservationException, match="agent 3, sensor 'map': nan"):
+        decoder.decode(as_raw([agent(3, grid=(1.0, float("nan"), 3.0, 4.0), reward=1.0).SerializeToString()]))
+    decisions, _ = decoder.decode(as_raw([agent(3, values=(1e30, 2.0, 3.0), reward=1.0).SerializeToString()]))
+    assert decisions.obs[0][0, 0] == np.float32(1e30)  # finite, though its square is not
+
+
 def test_many_agents_of_few_and_of_many_layouts():
     rng = np.random.default_rng(3)
     infos = [

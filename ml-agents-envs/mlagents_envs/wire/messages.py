@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
@@ -158,26 +159,37 @@ def _write_actions(actions: ActionTuple) -> bytes:
 
     Old packages read the actions from one list of floats, which is why all stand there once more.
     """
-    continuous = actions.continuous.astype("<f4", copy=False)
+    continuous = np.ascontiguousarray(actions.continuous, dtype="<f4")
     discrete = actions.discrete
-    everything = np.hstack([continuous, discrete.astype("<f4")])
+    discrete_as_floats = discrete.astype("<f4")
     if discrete.size and (discrete.min() < 0 or discrete.max() >= _ONE_BYTE):
-        return _write_wide_actions(continuous, discrete, everything)
-    pieces = _packed(1, everything) + _packed(6, continuous) + _packed(7, discrete.astype(np.uint8))
-    size = sum(piece.shape[1] for piece in pieces)
-    return np.hstack([*_constant(header(1, size), len(continuous)), *pieces]).tobytes()
+        return _write_wide_actions(continuous, discrete, np.hstack([continuous, discrete_as_floats]))
+    empty, starts = _empty_actions(continuous.shape[1], discrete.shape[1])
+    rows = np.empty((len(continuous), len(empty)), dtype=np.uint8)
+    rows[:] = empty
+    values = [continuous.view(np.uint8), discrete_as_floats.view(np.uint8), continuous.view(np.uint8), discrete]
+    for start, columns in zip(starts, values):
+        rows[:, start : start + columns.shape[1]] = columns
+    return rows.tobytes()
 
 
-def _packed(number: int, rows: NDArray[np.float32] | NDArray[np.uint8]) -> List[NDArray[np.uint8]]:
-    """Return for each of N rows the bytes of a packed field that holds it; nothing for rows of no length."""
-    if not rows.size:
-        return []
-    content = np.ascontiguousarray(rows).view(np.uint8)
-    return [*_constant(header(number, content.shape[1]), len(rows)), content]
+@lru_cache(maxsize=64)
+def _empty_actions(n_continuous: int, n_discrete: int) -> Tuple[NDArray[np.uint8], List[int]]:
+    """Return an agent's part of a ``ListAgentActionProto`` without values, discrete ones of one byte.
 
-
-def _constant(content: bytes, n_rows: int) -> List[NDArray[np.uint8]]:
-    return [np.broadcast_to(np.frombuffer(content, np.uint8), (n_rows, len(content)))]
+    :returns: with it, where there go: the floats of the continuous actions, then of the discrete ones; the continuous
+        actions once more; and the discrete ones as integers.
+    """
+    n_floats = 4 * n_continuous
+    content, starts = b"", []
+    for number, sizes in ((1, (n_floats, 4 * n_discrete)), (6, (n_floats,)), (7, (n_discrete,))):
+        content += header(number, sum(sizes)) if sum(sizes) else b""
+        for size in sizes:
+            starts.append(len(content))
+            content += bytes(size)
+    framed = delimited(1, content)
+    at = len(framed) - len(content)
+    return np.frombuffer(framed, dtype=np.uint8), [at + start for start in starts]
 
 
 def _write_wide_actions(

@@ -37,6 +37,7 @@ from mlagents_envs.wire.layout import (
     read_varint_column,
 )
 from mlagents_envs.wire.messages import RawAgentInfos
+from mlagents_envs.wire.repetition import Repetition
 
 _FLOAT = np.dtype("<f4")
 _MAX_LAYOUTS_PER_LENGTH = 4
@@ -65,6 +66,9 @@ class StepsDecoder:
         self._layouts: Dict[int, List[Layout]] = {}
         self._known_ids = b""
         """Ids that are known not to repeat."""
+        self._repetition: Optional[Repetition] = None
+        self._last_ends = b""
+        """Where the messages of the agents lay in the last message, if it was such as to be repeated."""
         self._none_ended = TerminalSteps.empty(spec)
         self._least_bytes = _FLOAT.itemsize * sum(
             math.prod(observation.shape)
@@ -81,6 +85,9 @@ class StepsDecoder:
         n_agents = len(infos)
         if n_agents == 0:
             return DecisionSteps.empty(self.spec), self._none_ended
+        repeated = self._read_repeated(infos)
+        if repeated is not None:
+            return repeated, self._none_ended
         lengths = infos.ends - infos.starts
         if lengths.min() < self._least_bytes:
             self._layout_of(infos.entry(int(lengths.argmin())))  # raises, before there is room for what did not come
@@ -90,7 +97,28 @@ class StepsDecoder:
             rows = columns.everyone if len(different) == 1 else np.flatnonzero(lengths == length)
             self._read_length(infos, length, rows, columns)
         self._check_finite(columns)
-        return self._split(columns)
+        steps = self._split(columns)
+        self._expect_repetition(infos, columns)
+        return steps
+
+    def _read_repeated(self, infos: RawAgentInfos) -> Optional[DecisionSteps]:
+        """Return the steps of a message that repeats an earlier one in all but its values, None for others."""
+        known = self._repetition
+        values = known.read(infos) if known is not None and known.is_as_long(infos) else None
+        if known is None or values is None or not _are_finite([*values.obs, values.reward, values.group_reward]):
+            return None
+        return DecisionSteps(
+            values.obs, values.reward, known.agent_id.copy(), None, known.group_id.copy(), values.group_reward
+        )
+
+    def _expect_repetition(self, infos: RawAgentInfos, columns: _Columns) -> None:
+        """Prepare for more messages like this one where it is the second of its kind in which nobody ended."""
+        ends, self._last_ends = self._last_ends, b""
+        if columns.done.any() or not Repetition.suits(infos, columns.layouts):
+            return
+        self._last_ends = (infos.ends - infos.starts[0]).tobytes()
+        if self._last_ends == ends:
+            self._repetition = Repetition(infos, columns.layouts, self.spec, columns.agent_id, columns.group_id)
 
     def _read_length(self, infos: RawAgentInfos, length: int, rows: NDArray[np.intp], columns: _Columns) -> None:
         """Read the messages of one length, which are those at `rows`."""
@@ -149,7 +177,7 @@ class StepsDecoder:
     def _check_finite(self, columns: _Columns) -> None:
         """Refuse NaN and infinity: training on them would ruin a model."""
         values = [*columns.obs, columns.reward, columns.group_reward]
-        if all(math.isfinite(np.vdot(column, column)) for column in values):  # the sums of their squares
+        if _are_finite(values):
             return
         sensors = [name_of(sensor, index) for index, sensor in enumerate(self.spec.observation_specs)]
         for name, column in zip([*sensors, "reward", "group reward"], values):
@@ -184,6 +212,11 @@ class StepsDecoder:
         self._known_ids = as_bytes
 
 
+def _are_finite(columns: List[NDArray[np.float32]]) -> bool:
+    """Return whether no value is NaN or infinite; for huge ones, whose squares are, it may say False."""
+    return all(math.isfinite(np.vdot(column, column)) for column in columns)
+
+
 class _Columns:
     """The values of all agents of a message, zero where they are left out."""
 
@@ -197,10 +230,13 @@ class _Columns:
         self.agent_id, self.group_id = np.zeros(n_agents, np.int32), np.zeros(n_agents, np.int32)
         self.done, self.interrupted = np.zeros(n_agents, np.bool_), np.zeros(n_agents, np.bool_)
         self.everyone = np.arange(n_agents)
+        self.layouts: List[Tuple[NDArray[np.intp], Layout]] = []
+        """What was read, as the rows (K,) that had each layout."""
         self._mask: Optional[NDArray[np.bool_]] = None
 
     def read(self, entries: NDArray[np.uint8], rows: NDArray[np.intp], layout: Layout) -> None:
         """Read messages (K, length) that have a layout into the rows (K,)."""
+        self.layouts.append((rows, layout))
         at = slice(None) if len(rows) == len(self.done) else rows  # rows ascend
         for target, place in ((self.reward, layout.reward), (self.group_reward, layout.group_reward)):
             if place is not None:

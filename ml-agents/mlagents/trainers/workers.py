@@ -11,6 +11,8 @@ from abc import ABC, abstractmethod
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Type, cast
 
+import psutil
+
 from mlagents.trainers.action_info import ActionInfo
 from mlagents.trainers.env_manager import AllStepResult, EnvironmentStep
 from mlagents.trainers.env_worker import (
@@ -227,6 +229,7 @@ class LocalEnvWorker(EnvWorker):
         self._start: Optional[threading.Thread] = None
         self._error: Optional[Exception] = None
         self._is_given_up = False
+        self._children: List[psutil.Process] = []  # of this process, before the environment started its own
 
     def send(self, cmd: EnvironmentCommand, payload: Any) -> None:
         """See `EnvWorker`."""
@@ -234,6 +237,7 @@ class LocalEnvWorker(EnvWorker):
             self._step(payload)
         elif cmd in (EnvironmentCommand.RESET, EnvironmentCommand.RESTART):
             self._error = None
+            self._children = psutil.Process().children()
             self._start = threading.Thread(target=self._begin, args=(cmd, payload), daemon=True)
             self._start.start()
         elif cmd is EnvironmentCommand.ENVIRONMENT_PARAMETERS:
@@ -306,13 +310,19 @@ class LocalEnvWorker(EnvWorker):
         """Nothing to prepare."""
 
     def kill(self) -> None:
-        """Leave an environment that is starting to its thread; where that waits, it ends with this process."""
+        """End the process of an environment that is starting; if it has none, being the Editor, nobody waits for it."""
         self._is_given_up = True
+        for process in set(psutil.Process().children()).difference(self._children):
+            kill_descendants(process.pid)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def end(self, deadline_s: float) -> None:
         """Close the environment, which ends its process within a time of its own."""
-        if self._is_given_up and self._start is not None and self._start.is_alive():
-            return
+        if self._start is not None:
+            self._start.join(_END_S if self._is_given_up else None)
+            if self._start.is_alive():
+                return
         try:
             self._host.close()
         except Exception as error:
