@@ -107,7 +107,9 @@ class SubprocessEnvManager(EnvManager):
     # Steps
 
     def _step(self) -> List[EnvironmentStep]:
-        self._hand_out([worker for worker in self.env_workers if not worker.waiting])
+        idle = [worker for worker in self.env_workers if not worker.waiting]
+        if idle:
+            self._hand_out(idle)
         steps: List[EnvironmentStep] = []
         while not steps and not self._stop_requested():
             steps = self._take_in(self._answers())
