@@ -192,6 +192,16 @@ def test_an_answer_is_what_protobuf_writes(actions, behavior_id, side_channel):
     assert written == UnityMessageProto(header={"status": 200}, unity_input={"rl_input": expected}).SerializeToString()
 
 
+def test_how_actions_lie_in_memory_makes_no_difference():
+    continuous = np.arange(6, dtype=np.float32).reshape(3, 2)
+    discrete = np.arange(6, dtype=np.int32).reshape(3, 2)
+    usual = write_input(command_pb2.STEP, {"B": ActionTuple(continuous, discrete)})
+    strange = write_input(
+        command_pb2.STEP, {"B": ActionTuple(np.asfortranarray(continuous), np.asfortranarray(discrete))}
+    )
+    assert strange == usual
+
+
 def test_the_handshake_is_what_protobuf_writes():
     initialization = UnityRLInitializationInputProto(seed=-5, communication_version="1.5.0", num_areas=3)
     message = UnityMessageProto(header={"status": 200}, unity_input={"rl_initialization_input": initialization})

@@ -161,7 +161,7 @@ def _write_actions(actions: ActionTuple) -> bytes:
     """
     continuous = np.ascontiguousarray(actions.continuous, dtype="<f4")
     discrete = actions.discrete
-    discrete_as_floats = discrete.astype("<f4")
+    discrete_as_floats = np.ascontiguousarray(discrete, dtype="<f4")
     if discrete.size and (discrete.min() < 0 or discrete.max() >= _ONE_BYTE):
         return _write_wide_actions(continuous, discrete, np.hstack([continuous, discrete_as_floats]))
     empty, starts = _empty_actions(continuous.shape[1], discrete.shape[1])
