@@ -11,11 +11,13 @@ from PIL import Image
 from mlagents_envs.base_env import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec, ObservationType
 from mlagents_envs.communicator_objects.agent_info_pb2 import AgentInfoProto
 from mlagents_envs.communicator_objects.unity_message_pb2 import UnityMessageProto
+from mlagents_envs.communicator_objects.unity_rl_output_pb2 import UnityRLOutputProto
 from mlagents_envs.exception import UnityException
 from mlagents_envs.wire.fields import delimited, varint
 from mlagents_envs.wire.messages import read_environment_message
 from mlagents_envs.wire.steps_decoder import StepsDecoder, read_behavior_spec
 
+ListAgentInfoProto = UnityRLOutputProto.ListAgentInfoProto
 RECORDED = Path(__file__).parent / "data" / "wire"
 N_MESSAGES = 100_000
 SPEC = BehaviorSpec(
@@ -84,7 +86,7 @@ def introducing():
     actions = {"num_continuous_actions": 1, "num_discrete_actions": 2, "discrete_branch_sizes": [2, 3]}
     brain = {"brain_name": "Hybrid?team=1", "action_spec": actions}
     output = {
-        "rl_output": {"agentInfos": {"Hybrid?team=1": {"value": agents}}, "side_channel": b"abc"},
+        "rl_output": {"agentInfos": {"Hybrid?team=1": ListAgentInfoProto(value=agents)}, "side_channel": b"abc"},
         "rl_initialization_output": {"brain_parameters": [brain]},
     }
     return UnityMessageProto(header={"status": 200}, unity_output=output).SerializeToString()
