@@ -21,6 +21,53 @@ ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.learning
 
 
+LAMPS = '''
+import numpy as np
+from mlagents_envs.base_env import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec, ObservationType
+from mlagents_envs.vector_env import VectorEnv
+
+MOVES = DimensionProperty.TRANSLATIONAL_EQUIVARIANCE
+CAMERA = ObservationSpec((3, 20, 20), (DimensionProperty.NONE, MOVES, MOVES), ObservationType.DEFAULT, "camera")
+
+
+class Lamps(VectorEnv):
+    """One of four lamps is on, in some colour: to name it brings 1 / 8, in each of the 8 steps of an episode."""
+
+    def __init__(self, seed=0, side_channels=None):
+        spec = BehaviorSpec([CAMERA], ActionSpec.create_discrete((4,)))
+        super().__init__("Lamps", spec, 16, seed=seed, side_channels=side_channels)
+        self.age, self.lamp = np.zeros(16, dtype=int), np.zeros(16, dtype=int)
+
+    def look(self, indices):
+        self.lamp[indices] = self.rng.integers(4, size=len(indices))
+        image = self.rng.uniform(0.0, 0.2, (len(indices), *CAMERA.shape)).astype(np.float32)
+        for row, lamp in zip(image, self.lamp[indices]):
+            top, left = 10 * (lamp // 2), 10 * (lamp % 2)
+            row[self.rng.integers(3), top + 2 : top + 8, left + 2 : left + 8] = 1.0
+        return [image]
+
+    def reset_agents(self, indices):
+        self.age[indices] = 0
+        return self.look(indices)
+
+    def step_agents(self, actions):
+        rewards = (actions.discrete[:, 0] == self.lamp) / 8
+        self.age += 1
+        return self.look(np.arange(16)), rewards, self.age == 8, np.zeros(16, dtype=bool)
+'''
+
+LAMPS_CONFIG = """
+behaviors:
+  Lamps:
+    trainer_type: ppo
+    hyperparameters: {batch_size: 128, buffer_size: 1024, learning_rate: 1.0e-3, num_epoch: 3}
+    network_settings: {hidden_units: 64, num_layers: 1, vis_encode_type: simple}
+    max_steps: 24000
+    time_horizon: 8
+    summary_freq: 2000
+"""
+
+
 def learn(config, environment, seed, folder, *flags):
     """Run the command and return the folder of the run."""
     command = [sys.executable, "-m", "mlagents.trainers.learn", str(ROOT / "config" / "ppo" / config)]
@@ -71,6 +118,14 @@ def test_3dball_is_solved_over_the_wire_in_two_processes(tmp_path):
     run = learn("3DBall.yaml", executable, 1, tmp_path, "--num-envs", "2", "--env-args", "3DBall")
     assert mean_return_at_the_end(run, "3DBall") >= 95.0
     assert sorted(log.name for log in (run / "run_logs").glob("Player-*.log")) == ["Player-0.log", "Player-1.log"]
+
+
+def test_what_is_seen_is_learned_from(tmp_path):
+    (tmp_path / "lamps.py").write_text(LAMPS)
+    config = tmp_path / "lamps.yaml"
+    config.write_text(LAMPS_CONFIG)
+    run = learn(config, "module:lamps:Lamps", 1, tmp_path)
+    assert mean_return_at_the_end(run, "Lamps") >= 0.9  # by chance it is 0.25
 
 
 def test_basic_is_solved(tmp_path):

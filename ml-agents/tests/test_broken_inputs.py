@@ -78,8 +78,8 @@ CONFIGURATIONS = {
         ["config.yaml:3", "Invalid trainer type sac was found", "not there yet"],
     ),
     "encoder": (
-        edited("num_layers: 1", "num_layers: 1\n      vis_encode_type: resnet"),
-        ["config.yaml:10", "behaviors.Basic.network_settings.vis_encode_type", "not there yet"],
+        edited("num_layers: 1", "num_layers: 1\n      vis_encode_type: resnext"),
+        ["config.yaml:10", "behaviors.Basic.network_settings.vis_encode_type", "resnext", "resnet"],
     ),
     "self-play": (CONFIG + "    self_play: {window: 10}\n", ["config.yaml:12", "self_play", "not there yet"]),
     "a curiosity reward": (
@@ -243,24 +243,33 @@ def test_a_results_folder_that_cannot_be_written(run_learn, tmp_path):
     assert_one_message(run_learn("config.yaml", *RUN), ["results", "--results-dir"])
 
 
-def test_an_observation_that_networks_cannot_take(run_learn, tmp_path):
-    (tmp_path / "image_env.py").write_text(
+@pytest.mark.parametrize(
+    ("shape", "properties", "parts"),
+    [
+        ((3, 8, 8), "NONE TRANSLATIONAL_EQUIVARIANCE TRANSLATIONAL_EQUIVARIANCE", ["height 8", "below 20", "match3"]),
+        ((4, 3), "VARIABLE_SIZE NONE", ["(4, 3)", "(VARIABLE_SIZE, NONE)"]),
+    ],
+    ids=["an image too small for its encoder", "entities"],
+)
+def test_an_observation_that_networks_cannot_take(run_learn, tmp_path, shape, properties, parts):
+    module = f"camera_of_{len(shape)}"  # each its own: imports last
+    (tmp_path / f"{module}.py").write_text(
         "import numpy as np\n"
         "from mlagents_envs.base_env import *\n"
         "from mlagents_envs.vector_env import VectorEnv\n"
         "class Env(VectorEnv):\n"
         "    def __init__(self):\n"
-        "        image = ObservationSpec((3, 8, 8), (DimensionProperty.NONE,) +\n"
-        "            (DimensionProperty.TRANSLATIONAL_EQUIVARIANCE,) * 2, ObservationType.DEFAULT, 'Camera')\n"
+        f"        properties = tuple(DimensionProperty[name] for name in {properties.split()})\n"
+        f"        image = ObservationSpec({shape}, properties, ObservationType.DEFAULT, 'Camera')\n"
         "        super().__init__('Basic', BehaviorSpec([image], ActionSpec.create_discrete((2,))), 1)\n"
         "    def reset_agents(self, indices):\n"
-        "        return [np.zeros((len(indices), 3, 8, 8))]\n"
+        f"        return [np.zeros((len(indices), *{shape}))]\n"
         "    def step_agents(self, actions):\n"
-        "        return [np.zeros((1, 3, 8, 8))], [0.0], [False], [False]\n"
+        f"        return [np.zeros((1, *{shape}))], [0.0], [False], [False]\n"
     )
     (tmp_path / "config.yaml").write_text(CONFIG)
-    result = run_learn("config.yaml", "--env", "module:image_env:Env", "--run-id", "run")
-    assert_one_message(result, ["Camera", "(3, 8, 8)"])
+    result = run_learn("config.yaml", "--env", f"module:{module}:Env", "--run-id", "run")
+    assert_one_message(result, ["Camera", *parts])
     assert list((tmp_path / "results" / "run").iterdir()) == []
 
 

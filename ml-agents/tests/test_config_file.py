@@ -233,7 +233,6 @@ def test_a_mistake_has_one_clear_message(message_of, text, start, parts):
 
 
 NOT_BUILT = {
-    "encoder": ("network_settings: {vis_encode_type: resnet}", "network_settings.vis_encode_type", "encoder"),
     "gail": ("reward_signals: {gail: {demo_path: x}}", "reward_signals.gail", "gail"),
     "curiosity": ("reward_signals: {curiosity: }", "reward_signals.curiosity", "curiosity"),
     "rnd": ("reward_signals: {rnd: {strength: 0.1}}", "reward_signals.rnd", "rnd"),

@@ -10,12 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from mlagents.trainers.settings import NetworkSettings
+from mlagents.trainers.settings import EncoderType, NetworkSettings
 from mlagents.trainers.torch_entities.agent_action import AgentAction
 from mlagents.trainers.torch_entities.encoders import Normalizer
 from mlagents.trainers.torch_entities.losses import masked_mean, trust_region_policy_loss, trust_region_value_loss
 from mlagents.trainers.torch_entities.networks import GlobalSteps, SharedActorCritic, SimpleActor, ValueNetwork
-from mlagents_envs.base_env import ActionSpec, vector_observation
+from mlagents_envs.base_env import (
+    ActionSpec,
+    DimensionProperty,
+    ObservationSpec,
+    ObservationType,
+    vector_observation,
+)
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 EPSILON, BETA = 0.2, 0.005
@@ -27,18 +33,33 @@ def close(ours, recorded):
     np.testing.assert_allclose(ours, recorded, rtol=1e-5, atol=1e-5)
 
 
+def image(height, width):
+    moves = DimensionProperty.TRANSLATIONAL_EQUIVARIANCE
+    shape, properties = (3, height, width), (DimensionProperty.NONE, moves, moves)
+    return ObservationSpec(shape, properties, ObservationType.DEFAULT, "image")
+
+
 class Case(NamedTuple):
     file: str
     action_spec: ActionSpec
     streams: list
     normalize: bool = False
     shared: bool = False
+    observation: ObservationSpec = vector_observation(8, "obs")
+    encoder: EncoderType = EncoderType.SIMPLE
+
+    def settings(self, **settings):
+        return NetworkSettings(hidden_units=32, normalize=self.normalize, vis_encode_type=self.encoder, **settings)
 
 
 CASES = [
     Case("ppo_vector", ActionSpec(2, ()), ["extrinsic"], normalize=True),
     Case("ppo_shared_discrete", ActionSpec(0, (3, 2)), ["extrinsic"], shared=True),
     Case("ppo_curiosity_rnd", ActionSpec(2, (3,)), ["extrinsic", "curiosity", "rnd"]),
+    *(
+        Case(f"ppo_{encoder.value}", ActionSpec(0, (3,)), ["extrinsic"], observation=image(size, size), encoder=encoder)
+        for encoder, size in ((EncoderType.NATURE_CNN, 84), (EncoderType.RESNET, 84), (EncoderType.MATCH3, 20))
+    ),
 ]
 
 
@@ -52,13 +73,12 @@ class Golden:
         if case.shared:
             self.critic = self.actor
         else:
-            settings = NetworkSettings(hidden_units=32, normalize=case.normalize)
-            self.critic = ValueNetwork(case.streams, [vector_observation(8, "obs")], settings)
+            self.critic = ValueNetwork(case.streams, [case.observation], case.settings())
         self.critic.load_state_dict(self.state("Optimizer:critic"))
 
     def make_actor(self, deterministic=False):
-        settings = NetworkSettings(hidden_units=32, normalize=self.case.normalize, deterministic=deterministic)
-        arguments = ([vector_observation(8, "obs")], settings, self.case.action_spec)
+        settings = self.case.settings(deterministic=deterministic)
+        arguments = ([self.case.observation], settings, self.case.action_spec)
         actor = SharedActorCritic(*arguments, self.case.streams) if self.case.shared else SimpleActor(*arguments)
         actor.load_state_dict(self.state("Policy"))
         return actor
@@ -102,8 +122,8 @@ def test_state_has_the_recorded_keys_in_the_recorded_order(golden):
 
 
 def test_a_fresh_actor_has_the_recorded_constants(golden):
-    settings = NetworkSettings(hidden_units=32)
-    fresh = SimpleActor([vector_observation(8, "obs")], settings, golden.case.action_spec).state_dict()
+    case = golden.case
+    fresh = SimpleActor([case.observation], case.settings(), case.action_spec).state_dict()
     constants = [key for key in golden.state("Policy") if "." not in key]
     assert len(constants) == 6
     for key in constants:
@@ -173,7 +193,7 @@ def test_losses(golden):
     close(policy + 0.5 * value - BETA * entropy, golden.recorded("loss/total"))
 
 
-@pytest.mark.parametrize("case", CASES[1:], ids=lambda case: case.file)
+@pytest.mark.parametrize("case", CASES[1:3], ids=lambda case: case.file)
 def test_clipping_of_values_bites_in_the_recorded_losses(case):
     """Else the test above could not tell the clipped loss from the plain one."""
     golden = Golden(case)

@@ -11,10 +11,17 @@ import torch
 
 from mlagents.torch_utils import nn
 from mlagents.trainers.policy.torch_policy import TorchPolicy
-from mlagents.trainers.settings import NetworkSettings
+from mlagents.trainers.settings import EncoderType, NetworkSettings
 from mlagents.trainers.torch_entities.model_serialization import ModelSerializer, TensorNames, exporting_to_onnx
 from mlagents.trainers.torch_entities.networks import SharedActorCritic, SimpleActor
-from mlagents_envs.base_env import ActionSpec, BehaviorSpec, vector_observation
+from mlagents_envs.base_env import (
+    ActionSpec,
+    BehaviorSpec,
+    DimensionProperty,
+    ObservationSpec,
+    ObservationType,
+    vector_observation,
+)
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 # What Unity's importer is known to take.
@@ -29,6 +36,8 @@ SPECS = [
     ActionSpec(0, (3, 2)),
     ActionSpec(2, (3, 2)),
 ]
+MOVES = DimensionProperty.TRANSLATIONAL_EQUIVARIANCE
+IMAGE = ObservationSpec((3, 40, 52), (DimensionProperty.NONE, MOVES, MOVES), ObservationType.DEFAULT, "image")
 CONSTANTS = {"version_number", "memory_size", "continuous_action_output_shape", "discrete_action_output_shape"}
 
 
@@ -149,6 +158,34 @@ def test_an_exported_memory_goes_in_and_out_with_the_batch_first(spec, tmp_path)
     for (name, value), of_torch in zip(outputs.items(), expected):
         if name.startswith("deterministic"):
             np.testing.assert_allclose(value, of_torch, atol=1e-5)
+
+
+@pytest.mark.parametrize("memory", [None, NetworkSettings.MemorySettings(sequence_length=4, memory_size=10)])
+@pytest.mark.parametrize("encoder", EncoderType)
+def test_an_exported_model_sees_as_the_policy(encoder, memory, tmp_path):
+    action_spec = ActionSpec(2, (3,))
+    settings = NetworkSettings(normalize=True, hidden_units=32, vis_encode_type=encoder, memory=memory)
+    observations = [IMAGE, vector_observation(4, "vector")]
+    policy = TorchPolicy(0, BehaviorSpec(observations, action_spec), settings, SimpleActor, {})
+    path = export(policy, tmp_path)
+    model = graph_of(path)
+    assert {node.op_type for node in model.graph.node} <= set(OPERATORS.split())
+    assert signature(model.graph.input)["obs_0"][1] == [None, *IMAGE.shape]
+
+    inputs = random_inputs(policy, rows=5)
+    inputs["obs_0"] = np.random.rand(5, *IMAGE.shape)
+    memories = np.random.randn(1, 5, 10).astype(np.float32)
+    outputs = run(path, {**inputs, "recurrent_in": memories.transpose(1, 0, 2)})
+    obs = [torch.tensor(inputs[f"obs_{index}"], dtype=torch.float32) for index in range(2)]
+    with torch.no_grad():
+        masks = torch.from_numpy(inputs["action_masks"])
+        expected = policy.actor(obs, masks, None if memory is None else torch.from_numpy(memories))
+    assert list(outputs) == ModelSerializer(policy).output_names
+    for (name, value), of_torch in zip(outputs.items(), expected):
+        if name.startswith("deterministic"):
+            np.testing.assert_allclose(value, of_torch, atol=1e-5)
+    if memory is not None:
+        np.testing.assert_allclose(outputs["recurrent_out"], expected[-1].transpose(0, 1), atol=1e-5)
 
 
 @pytest.mark.parametrize("normalize", [True, False])

@@ -4,7 +4,6 @@ from enum import Enum
 from typing import Any, Callable, Iterator, NamedTuple, Sequence, Tuple
 
 from mlagents.trainers.exception import TrainerConfigError
-from mlagents.trainers.settings.network import EncoderType
 from mlagents.trainers.settings.places import KeyPath, Places
 from mlagents.trainers.settings.run import RunOptions
 
@@ -28,11 +27,6 @@ _FOR_A_RUN = [
 ]
 
 _FOR_A_BEHAVIOR = [
-    _NotBuilt(
-        "an image encoder other than simple",
-        "network_settings.vis_encode_type",
-        lambda encoder: encoder is not EncoderType.SIMPLE,
-    ),
     _NotBuilt("the reward signal gail", "reward_signals.gail"),
     _NotBuilt("the reward signal curiosity", "reward_signals.curiosity"),
     _NotBuilt("the reward signal rnd", "reward_signals.rnd"),

@@ -7,7 +7,36 @@ from typing import Any, Callable, Dict, NamedTuple, Tuple
 from mlagents.torch_utils import nn, torch
 from mlagents.trainers.exception import UnityTrainerException
 from mlagents.trainers.settings import EncoderType
+from mlagents.trainers.torch_entities.visual_encoders import (
+    VISUAL_ENCODERS,
+    FullyConnectedVisualEncoder,
+    NatureVisualEncoder,
+    ResNetBlock,
+    ResNetVisualEncoder,
+    SimpleVisualEncoder,
+    SmallVisualEncoder,
+    conv_output_shape,
+    pool_out_shape,
+)
 from mlagents_envs.base_env import DimensionProperty, ObservationSpec, ObservationType
+
+__all__ = [
+    "VECTOR_KINDS",
+    "VISUAL_KINDS",
+    "EncoderRequest",
+    "FullyConnectedVisualEncoder",
+    "NatureVisualEncoder",
+    "Normalizer",
+    "ResNetBlock",
+    "ResNetVisualEncoder",
+    "SimpleVisualEncoder",
+    "SmallVisualEncoder",
+    "VectorInput",
+    "conv_output_shape",
+    "create_encoder",
+    "pool_out_shape",
+    "register_encoder",
+]
 
 
 class Normalizer(nn.Module):
@@ -137,8 +166,8 @@ def create_encoder(request: EncoderRequest) -> Tuple[nn.Module, int]:
     if factory is None:
         raise UnityTrainerException(
             f"Observation '{spec.name}' of shape {spec.shape} has dimensions with the properties "
-            f"{_describe(spec.dimension_property)}; networks cannot take this kind of observation yet, such as images "
-            f"or entities of variable number. They can take {', '.join(map(_describe, _factories))}, which are vectors."
+            f"{_describe(spec.dimension_property)}; networks cannot take this kind of observation yet, such as "
+            f"entities of variable number. They can take {', '.join(map(_describe, _factories))}: vectors and images."
         )
     return factory(request)
 
@@ -154,3 +183,28 @@ VECTOR_KINDS: Tuple[DimensionProperties, ...] = ((DimensionProperty.NONE,), (Dim
 def _create_vector_input(request: EncoderRequest) -> Tuple[nn.Module, int]:
     (size,) = request.observation_spec.shape
     return VectorInput(size, request.normalize), size
+
+
+VISUAL_KINDS: Tuple[DimensionProperties, ...] = (
+    (
+        DimensionProperty.NONE,
+        DimensionProperty.TRANSLATIONAL_EQUIVARIANCE,
+        DimensionProperty.TRANSLATIONAL_EQUIVARIANCE,
+    ),
+    (DimensionProperty.UNSPECIFIED,) * 3,
+)
+
+
+@register_encoder(*VISUAL_KINDS)
+def _create_visual_encoder(request: EncoderRequest) -> Tuple[nn.Module, int]:
+    spec, encoder_type = request.observation_spec, request.vis_encode_type
+    n_channels, height, width = spec.shape
+    kind = VISUAL_ENCODERS[encoder_type]
+    if min(height, width) < kind.min_resolution:
+        fitting = [other.value for other, it in VISUAL_ENCODERS.items() if min(height, width) >= it.min_resolution]
+        raise UnityTrainerException(
+            f"Observation '{spec.name}' is an image of height {height} and width {width}, and the encoder "
+            f"{encoder_type.value} takes none below {kind.min_resolution}. Choose another vis_encode_type: "
+            f"{', '.join(fitting)}."
+        )
+    return kind.make(height, width, n_channels, request.h_size), request.h_size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, List, Optional, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 
 import numpy as np
 
@@ -11,7 +11,8 @@ from mlagents.torch_utils import default_device, nn, torch
 from mlagents.trainers.buffer import AgentBufferField
 from mlagents.trainers.settings import EncoderType, ScheduleType
 from mlagents.trainers.torch_entities import losses
-from mlagents.trainers.torch_entities.encoders import VECTOR_KINDS, EncoderRequest, create_encoder
+from mlagents.trainers.torch_entities.encoders import VECTOR_KINDS, VISUAL_KINDS, EncoderRequest, create_encoder
+from mlagents.trainers.torch_entities.visual_encoders import VISUAL_ENCODERS
 from mlagents_envs.base_env import ObservationSpec
 
 
@@ -19,6 +20,8 @@ class ModelUtils:
     """A namespace of functions."""
 
     VALID_VECTOR_PROP = frozenset(VECTOR_KINDS)
+    VALID_VISUAL_PROP = frozenset(VISUAL_KINDS)
+    MIN_RESOLUTION_FOR_ENCODER = {kind: encoder.min_resolution for kind, encoder in VISUAL_ENCODERS.items()}
 
     masked_mean = staticmethod(losses.masked_mean)
     trust_region_value_loss = staticmethod(losses.trust_region_value_loss)
@@ -56,6 +59,11 @@ class ModelUtils:
         """Set the learning rate of all parameters of `optim`."""
         for group in optim.param_groups:
             group["lr"] = lr
+
+    @staticmethod
+    def get_encoder_for_type(encoder_type: EncoderType) -> Callable[[int, int, int, int], nn.Module]:
+        """Return what makes an image encoder of a type, from height, width, channels and the size of its output."""
+        return VISUAL_ENCODERS[encoder_type].make
 
     @staticmethod
     def get_encoder_for_obs(
