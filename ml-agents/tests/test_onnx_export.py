@@ -237,6 +237,31 @@ def test_our_export_of_recorded_weights_is_the_recorded_model(case, tmp_path):
     np.testing.assert_allclose(run(tmp_path / "model.onnx", inputs)[name], recorded_output, rtol=1e-5, atol=1e-5)
 
 
+def test_our_export_with_image_and_memory_is_the_recorded_model(tmp_path):
+    arrays = np.load(GOLDEN / "ppo_image_lstm_hybrid.npz", allow_pickle=False)
+    memory = NetworkSettings.MemorySettings(sequence_length=8, memory_size=16)
+    observations = [IMAGE._replace(shape=(3, 84, 84)), vector_observation(4, "vector")]
+    settings = NetworkSettings(normalize=True, hidden_units=32, memory=memory)
+    policy = TorchPolicy(0, BehaviorSpec(observations, ActionSpec(2, (3,))), settings, SimpleActor, {})
+    prefix = "state/Policy/"
+    state = {key[len(prefix) :]: torch.from_numpy(arrays[key]) for key in arrays.files if key.startswith(prefix)}
+    policy.actor.load_state_dict(state)
+    recorded = GOLDEN / "ppo_image_lstm_hybrid.onnx"
+    ours, theirs = graph_of(export(policy, tmp_path)), onnx.load(recorded)
+    assert signature(ours.graph.input) == signature(theirs.graph.input)
+    assert signature(ours.graph.output) == signature(theirs.graph.output)
+
+    inputs = {name: arrays[f"in/{name}"] for name in ("obs_0", "obs_1")}
+    inputs |= {"action_masks": arrays["in/action_mask"], "recurrent_in": arrays["in/memory"].transpose(1, 0, 2)}
+    outputs, expected = run(tmp_path / "model.onnx", inputs), run(recorded, inputs)
+    for name in outputs:
+        if name in CONSTANTS or name.startswith("deterministic") or name == "recurrent_out":
+            np.testing.assert_allclose(outputs[name], expected[name], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        outputs["deterministic_continuous_actions"], arrays["out/deterministic_continuous_env"], rtol=1e-5, atol=1e-5
+    )
+
+
 def test_sampled_choices_follow_the_policy_and_its_masks(tmp_path):
     policy = make_policy(ActionSpec(0, (3, 2)), normalize=False)
     rows = 20000
