@@ -139,7 +139,7 @@ def test_vectors_have_an_encoder(properties):
 @pytest.mark.parametrize(
     ("spec", "named"),
     [
-        (observation((3, 84, 84), (DimensionProperty.NONE, *PLANE[1:], *PLANE[1:])), "(3, 84, 84)"),
+        (observation((3, 84, 84), (DimensionProperty.NONE,) * 3), "(3, 84, 84)"),
         (observation((20, 4), (DimensionProperty.VARIABLE_SIZE, DimensionProperty.NONE)), "(20, 4)"),
         (observation((4,), (DimensionProperty.NONE,), ObservationType.GOAL_SIGNAL), "goal signal"),
         (observation((4, 4), (DimensionProperty.UNSPECIFIED,) * 2), "UNSPECIFIED"),
