@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from benchmarks.tables import REPEATS, print_table
+from mlagents.testing.fixed_policy import FixedPolicy
 from mlagents.trainers.action_info import ActionInfo
 from mlagents.trainers.agent_processor import AgentManager
-from mlagents.trainers.policy import Policy
-from mlagents.trainers.settings import NetworkSettings
 from mlagents.trainers.simple_env_manager import SimpleEnvManager
 from mlagents.trainers.stats import StatsReporter
 from mlagents.trainers.trajectory import LogProbsTuple
@@ -48,11 +47,11 @@ class StillEnv(VectorEnv):
         return [self._observation], self._reward, self._age >= EPISODE_LENGTH, self._never
 
 
-class ConstantPolicy(Policy):
+class ConstantPolicy(FixedPolicy):
     """Decides the same for everybody, always."""
 
     def __init__(self, n_agents: int):
-        super().__init__(0, SPEC, NetworkSettings())
+        super().__init__(SPEC)
         actions = ActionTuple(np.full((n_agents, 2), 0.5, dtype=np.float32))
         log_probs = LogProbsTuple(np.full((n_agents, 2), -1.0, dtype=np.float32), np.zeros((n_agents, 0)))
         self._outputs: Dict[str, Any] = {"log_probs": log_probs}
@@ -62,24 +61,6 @@ class ConstantPolicy(Policy):
         """Return the one decision there is."""
         ids: Any = decision_requests.agent_id
         return ActionInfo(self._actions, self._actions, self._outputs, ids)
-
-    def increment_step(self, n_steps: int) -> int:
-        """Not counted."""
-        return 0
-
-    def get_current_step(self) -> int:
-        """Not counted."""
-        return 0
-
-    def load_weights(self, values: List[np.ndarray]) -> None:
-        """There are none."""
-
-    def get_weights(self) -> List[np.ndarray]:
-        """There are none."""
-        return []
-
-    def init_load_weights(self) -> None:
-        """There are none."""
 
 
 def measure(n_agents: int) -> float:

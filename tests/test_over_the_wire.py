@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import yaml
 
+from mlagents.testing.fixed_policy import FixedPolicy
 from mlagents.trainers.action_info import ActionInfo
 from mlagents.trainers.agent_processor import AgentManager, LostAgents
 from mlagents.trainers.environment_host import SourceEnvFactory
-from mlagents.trainers.policy import Policy
-from mlagents.trainers.settings import EnvironmentSettings, NetworkSettings, RunOptions
+from mlagents.trainers.settings import EnvironmentSettings, RunOptions
 from mlagents.trainers.stats import StatsReporter
 from mlagents.trainers.subprocess_env_manager import SubprocessEnvManager
 from mlagents_envs.base_env import ActionTuple
@@ -149,27 +149,12 @@ class TracedEnv(VectorEnv):
 BEHAVIOR = "Traced?team=0"
 
 
-class StillPolicy(Policy):
+class StillPolicy(FixedPolicy):
     """Never moves."""
 
     def get_action(self, decision_requests, worker_id=0):
         still = ActionTuple(np.zeros((len(decision_requests), 1), dtype=np.float32))
         return ActionInfo(still, still, {}, decision_requests.agent_id)
-
-    def increment_step(self, n_steps):
-        return 0
-
-    def get_current_step(self):
-        return 0
-
-    def load_weights(self, values):
-        pass
-
-    def get_weights(self):
-        return []
-
-    def init_load_weights(self):
-        pass
 
 
 def check_whole(trajectories):
@@ -209,7 +194,7 @@ def test_one_dies_again_and_again_one_hangs_one_sends_nan_and_the_rest_is_whole(
         spec = manager.training_behaviors[BEHAVIOR]
         agents = AgentManager(spec, BEHAVIOR, StatsReporter("Traced"), 5)
         manager.set_agent_manager(BEHAVIOR, agents)
-        manager.set_policy(BEHAVIOR, StillPolicy(0, spec, NetworkSettings()))
+        manager.set_policy(BEHAVIOR, StillPolicy(spec))
         n_steps = defaultdict(int)
         while min(n_steps[worker_id] for worker_id in range(4)) < 700:
             steps = manager.get_steps()

@@ -9,11 +9,11 @@ import numpy as np
 import psutil
 import pytest
 
+from mlagents.testing.fixed_policy import FixedPolicy
 from mlagents.trainers.action_info import ActionInfo
 from mlagents.trainers.agent_processor import AgentManager, LostAgents
 from mlagents.trainers.environment_host import SourceEnvFactory
-from mlagents.trainers.policy import Policy
-from mlagents.trainers.settings import ConstantSettings, EnvironmentSettings, NetworkSettings, RunOptions
+from mlagents.trainers.settings import ConstantSettings, EnvironmentSettings, RunOptions
 from mlagents.trainers.simple_env_manager import SimpleEnvManager
 from mlagents.trainers.stats import StatsReporter
 from mlagents.trainers.subprocess_env_manager import SubprocessEnvManager
@@ -30,34 +30,16 @@ NAME, HORIZON, SEED = "3DBall?team=0", 10, 7
 SPEC = Ball3DEnv().behavior_specs[NAME]
 
 
-class Tilt(Policy):
+class Tilt(FixedPolicy):
     """Tilts by what it sees."""
-
-    def __init__(self):
-        super().__init__(0, SPEC, NetworkSettings())
 
     def get_action(self, decision_requests, worker_id=0):
         action = ActionTuple(np.clip(decision_requests.obs[0][:, 2:4], -1, 1))
         return ActionInfo(action, action, {}, decision_requests.agent_id)
 
-    def increment_step(self, n_steps):
-        return 0
-
-    def get_current_step(self):
-        return 0
-
-    def load_weights(self, values):
-        pass
-
-    def get_weights(self):
-        return []
-
-    def init_load_weights(self):
-        pass
-
 
 def prepare(manager):
-    manager.set_policy(NAME, Tilt())
+    manager.set_policy(NAME, Tilt(SPEC))
     manager.set_agent_manager(NAME, AgentManager(SPEC, NAME, StatsReporter("Tilt"), HORIZON))
     return manager
 

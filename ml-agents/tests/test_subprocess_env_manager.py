@@ -15,15 +15,14 @@ import numpy as np
 import psutil
 import pytest
 
+from mlagents.testing.fixed_policy import FixedPolicy
 from mlagents.trainers import subprocess_env_manager
 from mlagents.trainers.action_info import ActionInfo
 from mlagents.trainers.agent_processor import AgentManager, LostAgents
-from mlagents.trainers.policy import Policy
 from mlagents.trainers.settings import (
     ConstantSettings,
     EngineSettings,
     EnvironmentSettings,
-    NetworkSettings,
     RunOptions,
 )
 from mlagents.trainers.simple_env_manager import SimpleEnvManager
@@ -90,30 +89,12 @@ class Walk(VectorEnv):
         return [self.observation()], -np.abs(self.place), ended, np.zeros(N_AGENTS, dtype=bool)
 
 
-class TurnBack(Policy):
+class TurnBack(FixedPolicy):
     """Lets agents go half of the way back, whoever else is asked for."""
-
-    def __init__(self):
-        super().__init__(0, SPEC, NetworkSettings())
 
     def get_action(self, decision_requests, worker_id=0):
         action = ActionTuple(-0.5 * decision_requests.obs[0][:, 3:])
         return ActionInfo(action, action, {}, decision_requests.agent_id)
-
-    def increment_step(self, n_steps):
-        return 0
-
-    def get_current_step(self):
-        return 0
-
-    def load_weights(self, values):
-        pass
-
-    def get_weights(self):
-        return []
-
-    def init_load_weights(self):
-        pass
 
 
 @pytest.fixture
@@ -131,7 +112,7 @@ def start():
         manager = SubprocessEnvManager(factory, options, n_env, **callbacks)
         managers.append((manager, Path(manager._folder.name)))
         processes.extend(psutil.Process(worker.process.pid) for worker in manager.env_workers)
-        manager.set_policy(NAME, TurnBack())
+        manager.set_policy(NAME, TurnBack(SPEC))
         manager.set_agent_manager(NAME, AgentManager(SPEC, NAME, StatsReporter("Walk"), HORIZON))
         if begin:
             manager.reset(params)
@@ -211,7 +192,7 @@ def test_the_experience_is_that_of_the_same_environments_in_one_process(start):
     together = collect(manager, n_steps)
     for worker_id in range(3):
         alone = SimpleEnvManager(Walk(worker_id, seed=worker_id), EnvironmentParametersChannel())
-        alone.set_policy(NAME, TurnBack())
+        alone.set_policy(NAME, TurnBack(SPEC))
         alone.set_agent_manager(NAME, AgentManager(SPEC, NAME, StatsReporter("Alone"), HORIZON))
         alone.reset()
         for _ in range(n_steps):

@@ -59,7 +59,7 @@ class Repetition:
         self._ends = infos.ends - infos.starts[0]
         self._length = int(self._ends[-1])
         offsets = infos.starts - infos.starts[0]
-        places: List[List[Tuple[NDArray[np.intp], Span]]] = [
+        places: List[_Places] = [
             [(rows, layout.observations[index].values) for rows, layout in layouts]
             for index in range(len(self._shapes))
         ]
@@ -99,9 +99,7 @@ class Repetition:
     def _bytes_of(self, infos: RawAgentInfos) -> NDArray[np.uint8]:
         return np.frombuffer(infos.data, np.uint8, self._length, int(infos.starts[0]))
 
-    def _scalars(
-        self, data: NDArray[np.uint8], where: Tuple[NDArray[np.intp], NDArray[np.intp]]
-    ) -> NDArray[np.float32]:
+    def _scalars(self, data: NDArray[np.uint8], where: _Where) -> NDArray[np.float32]:
         rows, positions = where
         column = np.zeros(len(self._ends), dtype=np.float32)
         if len(rows):
