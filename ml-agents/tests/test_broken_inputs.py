@@ -73,9 +73,9 @@ CONFIGURATIONS = {
     ),
     "a trainer type of 1.1.0 that is not there yet": (
         edited(
-            "trainer_type: ppo\n    hyperparameters:\n      batch_size: 16\n      buffer_size: 64", "trainer_type: sac"
+            "trainer_type: ppo\n    hyperparameters:\n      batch_size: 16\n      buffer_size: 64", "trainer_type: poca"
         ),
-        ["config.yaml:3", "Invalid trainer type sac was found", "not there yet"],
+        ["config.yaml:3", "Invalid trainer type poca was found", "not there yet"],
     ),
     "encoder": (
         edited("num_layers: 1", "num_layers: 1\n      vis_encode_type: resnext"),

@@ -77,6 +77,13 @@ def test_variants_are_left_to_torch():
     assert_equal(ours, theirs)
 
 
+def test_a_step_without_gradients_changes_nothing():
+    ours = parameters(9)
+    start = copy.deepcopy(ours)
+    FusedAdam(ours, lr=0.01).step()
+    assert_equal(ours, start)
+
+
 def test_gradients_are_dropped_or_zeroed():
     ours = parameters(7)
     optimizer = FusedAdam(ours, lr=0.01)

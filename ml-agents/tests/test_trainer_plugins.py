@@ -92,11 +92,11 @@ class TestRegistration:
         assert "named by package.module:Class" in error_for("my_trainers.YourTrainer")
 
     def test_a_trainer_type_to_come_says_so(self, install_plugin):
-        assert "sac is not there yet" in error_for("sac")
+        assert "poca is not there yet" in error_for("poca")
 
     def test_a_plugin_may_give_a_trainer_type_that_is_to_come(self, install_plugin):
-        install_plugin("sac-trainer", (PLUGIN + REGISTRATION).replace('"yours"', '"sac"'))
-        assert get_settings_class("sac").__name__ == "YourSettings"
+        install_plugin("poca-trainer", (PLUGIN + REGISTRATION).replace('"yours"', '"poca"'))
+        assert get_settings_class("poca").__name__ == "YourSettings"
 
 
 class TestModuleClass:

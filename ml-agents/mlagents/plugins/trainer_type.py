@@ -20,10 +20,12 @@ _plugins: List[Plugin] = []
 
 def get_default_trainer_types() -> Tuple[ClassByName, ClassByName]:
     """Return the trainers that come with ML-Agents and the classes of their `hyperparameters`, by trainer type."""
-    from mlagents.trainers.ppo.trainer import PPOSettings, PPOTrainer  # imports torch, which reading plug-ins need not
+    # They import torch, which reading plug-ins need not.
+    from mlagents.trainers.ppo.trainer import PPOTrainer
+    from mlagents.trainers.sac.trainer import SACTrainer
 
-    name = PPOTrainer.get_trainer_name()
-    return {name: PPOTrainer}, {name: PPOSettings}
+    trainers = {trainer.get_trainer_name(): trainer for trainer in (PPOTrainer, SACTrainer)}
+    return dict(trainers), {name: trainer.get_settings_type() for name, trainer in trainers.items()}
 
 
 def register_trainer_plugins() -> Tuple[ClassByName, ClassByName]:

@@ -16,7 +16,7 @@ class _NotBuilt(NamedTuple):
     asks_for_it: Callable[[Any], bool] = bool
 
 
-TRAINER_TYPES_NOT_BUILT = ("sac", "poca")
+TRAINER_TYPES_NOT_BUILT = ("poca",)
 
 _FOR_A_RUN = [
     _NotBuilt(

@@ -113,6 +113,9 @@ class TorchModelSaver(BaseModelSaver):
                 f"Use the settings that it was trained with, or start anew with another --run-id."
             )
         for name, module in self.modules.items():
+            if name not in state:
+                logger.warning(f"{path} does not hold {name}. {module.may_be_missing}")
+                continue
             module.load_state_dict(state[name])
             if isinstance(module, torch.optim.Optimizer):
                 for group in module.param_groups:
@@ -147,7 +150,8 @@ def _read_state(path: str) -> Dict[str, Any]:
 
 def _differences(modules: Dict[str, Any], state: Dict[str, Any]) -> List[str]:
     """Say what stands between `state` and `modules`, a line each."""
-    lines = [f"{name}: not in the file" for name in modules if name not in state]
+    missing = [name for name in modules if name not in state]
+    lines = [f"{name}: not in the file" for name in missing if not hasattr(modules[name], "may_be_missing")]
     lines += [f"{name}: in the file, but not in this run" for name in state if name not in modules]
     for name, module in modules.items():
         if name not in state:

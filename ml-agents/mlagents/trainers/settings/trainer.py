@@ -47,7 +47,7 @@ class TrainerSettings(ExportableSettings):
     """Settings for behaviours without an entry in runs that have no `default_settings`; None makes them an error."""
 
     trainer_type: str = setting(
-        "ppo", help="The algorithm: ppo, a name that an installed plug-in gives, or package.module:Class of your own."
+        "ppo", help="The algorithm: ppo, sac, one that an installed plug-in gives, or package.module:Class of your own."
     )
     hyperparameters: HyperparamSettings = setting(
         attr.Factory(_default_hyperparameters, takes_self=True), help="The algorithm's own settings."

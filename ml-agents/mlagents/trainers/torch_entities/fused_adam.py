@@ -30,6 +30,8 @@ class FusedAdam(torch.optim.Adam):
             return loss
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not parameters:
+                continue
             states: List[Dict[str, Any]] = [self.state[parameter] for parameter in parameters]
             counts = [state["step"] for state in states]
             for count in counts:

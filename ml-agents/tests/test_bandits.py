@@ -1,4 +1,4 @@
-"""PPO solves tasks of one step, each of which asks for one capability, within seconds."""
+"""PPO and SAC solve tasks of one step, each of which asks for one capability, within seconds."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import torch
 
 from mlagents.plugins.trainer_type import register_trainer_plugins
 from mlagents.trainers.ppo.trainer import PPOSettings
+from mlagents.trainers.sac.trainer import SACSettings
 from mlagents.trainers.settings import NetworkSettings, RewardSignalSettings, RewardSignalType, TrainerSettings
 from mlagents.trainers.simple_env_manager import SimpleEnvManager
 from mlagents.trainers.stop_request import StopRequest
@@ -56,29 +57,49 @@ class Bandit(VectorEnv):
         return [np.arange(3) == (RIGHT[self.context] + 1)[:, None] % 3]
 
 
-@pytest.mark.parametrize(
+KINDS = pytest.mark.parametrize(
     ("action_spec", "threshold", "max_steps"),
     [(ActionSpec(1, ()), 0.9, 5_000), (ActionSpec(0, (3,)), 0.93, 2_000), (ActionSpec(1, (3,)), 0.93, 5_000)],
     ids=["continuous", "discrete", "hybrid"],
 )
-@pytest.mark.parametrize("shared_critic", [False, True])
-def test_bandits_are_solved(tmp_path, action_spec, threshold, max_steps, shared_critic):
+
+
+def mean_return(action_spec, folder, max_steps, **settings):
+    """Train; return the mean of the last 100 episodes of the training, or of all where there are fewer."""
     register_trainer_plugins()
     torch.manual_seed(1)
     np.random.seed(1)
-    settings = TrainerSettings(
-        hyperparameters=PPOSettings(
-            batch_size=64, buffer_size=256, num_epoch=4, learning_rate=0.02, beta=1e-4, shared_critic=shared_critic
-        ),
+    trainer_settings = TrainerSettings(
         network_settings=NetworkSettings(hidden_units=16, num_layers=1),
         reward_signals={RewardSignalType.EXTRINSIC: RewardSignalSettings()},
         max_steps=max_steps,
+        **settings,
     )
     manager = SimpleEnvManager(Bandit(action_spec), EnvironmentParametersChannel())
-    factory = TrainerFactory({"Bandit": settings}, str(tmp_path), True, False, 1, {})
+    factory = TrainerFactory({"Bandit": trainer_settings}, str(folder), True, False, 1, {})
     controller = TrainerController(factory, {}, True, StopRequest(), ProgressDisplay())
     controller.reset(manager)
     controller.start_learning(manager)
     returns = controller.trainers["Bandit"].reward_buffer
     assert len(returns) == 100
-    assert np.mean(returns) > threshold
+    return np.mean(returns)
+
+
+@KINDS
+@pytest.mark.parametrize("shared_critic", [False, True])
+def test_ppo_solves_bandits(tmp_path, action_spec, threshold, max_steps, shared_critic):
+    hyperparameters = PPOSettings(
+        batch_size=64, buffer_size=256, num_epoch=4, learning_rate=0.02, beta=1e-4, shared_critic=shared_critic
+    )
+    assert mean_return(action_spec, tmp_path, max_steps, hyperparameters=hyperparameters) > threshold
+
+
+@KINDS
+def test_sac_solves_bandits(tmp_path, action_spec, threshold, max_steps):
+    hyperparameters = SACSettings(
+        batch_size=64, buffer_size=5000, buffer_init_steps=256, steps_per_update=8, learning_rate=0.01, init_entcoef=0.1
+    )
+    assert (
+        mean_return(action_spec, tmp_path, max_steps + 3000, trainer_type="sac", hyperparameters=hyperparameters)
+        > threshold
+    )
