@@ -137,6 +137,8 @@ class FakeWorker:
         masks = None
         if self.spec.action_spec.discrete_size and self.chance.random() < 0.8:
             masks = [self.values.random((len(agents), n)) < 0.3 for n in self.spec.action_spec.discrete_branches]
+            for forbidden in masks:
+                forbidden[:, 0] &= ~forbidden.all(axis=1)
         obs, reward, agent_id, group_id, group_reward = self.common(agents)
         return DecisionSteps(obs, reward, agent_id, masks, group_id, group_reward)
 
@@ -547,6 +549,28 @@ def test_what_is_not_finite_is_refused_before_anything_is_stored(kind, column, p
     for part in (f"behavior {BEHAVIOR}", "worker 2", f"agent {agent},", what):
         assert part in str(failure.value)
     assert len(comparison.twin.episode_lengths) == 2
+    comparison.check()
+
+
+def test_an_agent_without_any_choice_in_a_branch_is_refused_before_anything_is_stored():
+    worker = FakeWorker(HYBRID, random.Random(7))
+    comparison = Comparison(HYBRID, 3, random.Random(8))
+    nobody = TerminalSteps.empty(HYBRID)
+    for _ in range(3):
+        decision = decide_for_all(worker)
+        worker.last = steps = worker.decision_steps([5, 6, 7])
+        sizes = HYBRID.action_spec.discrete_branches
+        given = steps.action_mask
+        steps.action_mask = [np.zeros((3, size), dtype=bool) for size in sizes]
+        steps.action_mask[0][:, 1:] = True  # one choice is enough
+        assert comparison.manager.is_usable(steps, nobody)
+        steps.action_mask[-1][1] = True
+        with pytest.raises(UnityObservationException) as failure:
+            comparison.manager.add_experiences(steps, nobody, 2, decision)
+        steps.action_mask = given
+        comparison.feed(steps, nobody, 2, decision)
+    place = f"behavior {BEHAVIOR}, worker 2, agent 6, branch {len(sizes) - 1}, of {sizes[-1]} choices"
+    assert place in str(failure.value)
     comparison.check()
 
 

@@ -53,7 +53,7 @@ def without_learning(failures):
 
 class TestSoundTrainers:
     @pytest.mark.learning
-    @pytest.mark.parametrize("name", ["ppo", "a2c", "dqn"])
+    @pytest.mark.parametrize("name", ["ppo", "sac", "a2c", "dqn"])
     def test_they_pass(self, name):
         if name not in register_trainer_plugins()[0]:
             pytest.skip(f"the plug-in that gives {name} is not installed")

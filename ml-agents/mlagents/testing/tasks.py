@@ -99,7 +99,7 @@ SMALL_RUN: Dict[Type[HyperparamSettings], Dict[str, Any]] = {
         "buffer_init_steps": 256,
         "steps_per_update": 4,
         "reward_signal_steps_per_update": 4,
-        "learning_rate": 0.003,
+        "learning_rate": 0.01,
     },
 }
 """Hyperparameters under which a sound trainer solves the tasks in time, by the base of its settings."""

@@ -141,11 +141,12 @@ class AgentProcessor:
         """Take in one step of one worker, and publish the trajectories that it completes.
 
         :param previous_action: what was decided for the worker's last `DecisionSteps`; the rewards here are for it.
-        :raises UnityObservationException: an observation or a reward is NaN or infinite.
+        :raises UnityObservationException: an observation or a reward is NaN or infinite, or an agent has no choice.
         """
-        if not self.is_finite(decision_steps, terminal_steps):
-            self._refuse(decision_steps, worker_id)
-            self._refuse(terminal_steps, worker_id)
+        if not self.is_usable(decision_steps, terminal_steps):
+            self._refuse_not_finite(decision_steps, worker_id)
+            self._refuse_not_finite(terminal_steps, worker_id)
+            self._refuse_no_choice(decision_steps, worker_id)
         worker = self._workers.setdefault(worker_id, _WorkerSlots())
         if len(previous_action.agent_ids):
             self._record_actions(worker, previous_action)
@@ -178,8 +179,11 @@ class AgentProcessor:
         self._put(LostAgents([self._agent_ids[slot] for slot in slots]))
         return np.array(list(worker.by_agent), dtype=np.int32)
 
-    def is_finite(self, decision_steps: DecisionSteps, terminal_steps: TerminalSteps) -> bool:
-        """Return whether no value of a step is NaN or infinite."""
+    def is_usable(self, decision_steps: DecisionSteps, terminal_steps: TerminalSteps) -> bool:
+        """Return whether no value of a step is NaN or infinite, and every agent may do something in every branch."""
+        masks = decision_steps.action_mask
+        if masks is not None and any(forbidden.all(axis=1).any() for forbidden in masks):
+            return False
         return all(
             math.isfinite(np.vdot(column, column)) or bool(np.isfinite(column).all())  # the sum of squares may overflow
             for steps in (decision_steps, terminal_steps)
@@ -187,7 +191,17 @@ class AgentProcessor:
             for column in (*steps.obs, steps.reward, steps.group_reward)
         )
 
-    def _refuse(self, steps: DecisionSteps | TerminalSteps, worker_id: int) -> None:
+    def _refuse_no_choice(self, steps: DecisionSteps, worker_id: int) -> None:
+        """Raise for the first branch of an agent in which nothing is allowed: no action could be right."""
+        for branch, forbidden in enumerate(steps.action_mask or []):
+            for row in np.flatnonzero(forbidden.all(axis=1)):
+                raise UnityObservationException(
+                    f"The environment forbids every choice: behavior {self.behavior_id}, worker {worker_id}, agent "
+                    f"{int(steps.agent_id[row])}, branch {branch}, of {forbidden.shape[1]} choices. The step was not "
+                    f"used; mend the environment, so that one choice is allowed, be it to do nothing."
+                )
+
+    def _refuse_not_finite(self, steps: DecisionSteps | TerminalSteps, worker_id: int) -> None:
         """Raise for the first value that is not finite: training on it would ruin the model."""
         named = [(f"observation {spec.name!r}", obs) for spec, obs in zip(self.spec.observation_specs, steps.obs)]
         for name, values in [*named, ("reward", steps.reward), ("group reward", steps.group_reward)]:
