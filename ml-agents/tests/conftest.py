@@ -26,6 +26,18 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session")
+def unity_operators():
+    """The ONNX operators that Unity's importer is known to take."""
+    return frozenset(
+        """
+        Add ArgMax Cast Clip Concat Constant Conv Div Equal Exp Expand Flatten Gather Gemm Identity LSTM LeakyRelu Less
+        Log MatMul MaxPool Mul Multinomial Neg Pow RandomNormalLike ReduceMean ReduceSum Relu Reshape Shape Sigmoid
+        Slice Softmax Sqrt Squeeze Sub Tanh Transpose Unsqueeze Where
+        """.split()  # noqa: SIM905
+    )
+
+
 @pytest.fixture
 def data_path():
     return Path(__file__).parent / "data"

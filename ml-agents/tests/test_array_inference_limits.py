@@ -17,7 +17,13 @@ from mlagents.trainers.torch_entities.networks import (
     SimpleActor,
     ValueNetwork,
 )
-from mlagents_envs.base_env import ActionSpec, vector_observation
+from mlagents_envs.base_env import (
+    ActionSpec,
+    DimensionProperty,
+    ObservationSpec,
+    ObservationType,
+    vector_observation,
+)
 
 SPECS = [vector_observation(4, "position"), vector_observation(3, "speed")]
 SETTINGS = NetworkSettings(hidden_units=16, normalize=True, deterministic=True)
@@ -274,3 +280,18 @@ def test_whether_actions_are_drawn_is_read_at_each_use():
     assert not np.array_equal(one.action.continuous, other.action.continuous)
     network.action_model._deterministic = True
     assert_equals_torch(network, actor)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ObservationSpec((3,), (DimensionProperty.NONE,), ObservationType.GOAL_SIGNAL, "goal"),
+        ObservationSpec(
+            (4, 2), (DimensionProperty.VARIABLE_SIZE, DimensionProperty.NONE), ObservationType.DEFAULT, "entities"
+        ),
+    ],
+    ids=["a goal", "entities"],
+)
+def test_goals_and_entities_are_left_to_torch(spec):
+    assert ArrayActor.of(SimpleActor([*SPECS, spec], SETTINGS, HYBRID)) is None
+    assert ArrayCritic.of(ValueNetwork(STREAMS, [*SPECS, spec], SETTINGS)) is None

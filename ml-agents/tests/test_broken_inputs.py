@@ -247,9 +247,9 @@ def test_a_results_folder_that_cannot_be_written(run_learn, tmp_path):
     ("shape", "properties", "parts"),
     [
         ((3, 8, 8), "NONE TRANSLATIONAL_EQUIVARIANCE TRANSLATIONAL_EQUIVARIANCE", ["height 8", "below 20", "match3"]),
-        ((4, 3), "VARIABLE_SIZE NONE", ["(4, 3)", "(VARIABLE_SIZE, NONE)"]),
+        ((4, 3), "VARIABLE_SIZE VARIABLE_SIZE", ["(4, 3)", "(VARIABLE_SIZE, VARIABLE_SIZE)"]),
     ],
-    ids=["an image too small for its encoder", "entities"],
+    ids=["an image too small for its encoder", "of a kind without an encoder"],
 )
 def test_an_observation_that_networks_cannot_take(run_learn, tmp_path, shape, properties, parts):
     module = f"camera_of_{len(shape)}"  # each its own: imports last

@@ -39,13 +39,22 @@ def image(height, width):
     return ObservationSpec(shape, properties, ObservationType.DEFAULT, "image")
 
 
+def entities(n, size):
+    properties = (DimensionProperty.VARIABLE_SIZE, DimensionProperty.NONE)
+    return ObservationSpec((n, size), properties, ObservationType.DEFAULT, "entities")
+
+
+def goal(size):
+    return ObservationSpec((size,), (DimensionProperty.NONE,), ObservationType.GOAL_SIGNAL, "goal")
+
+
 class Case(NamedTuple):
     file: str
     action_spec: ActionSpec
     streams: list
     normalize: bool = False
     shared: bool = False
-    observation: ObservationSpec = vector_observation(8, "obs")
+    observations: tuple = (vector_observation(8, "obs"),)
     encoder: EncoderType = EncoderType.SIMPLE
 
     def settings(self, **settings):
@@ -57,9 +66,19 @@ CASES = [
     Case("ppo_shared_discrete", ActionSpec(0, (3, 2)), ["extrinsic"], shared=True),
     Case("ppo_curiosity_rnd", ActionSpec(2, (3,)), ["extrinsic", "curiosity", "rnd"]),
     *(
-        Case(f"ppo_{encoder.value}", ActionSpec(0, (3,)), ["extrinsic"], observation=image(size, size), encoder=encoder)
+        Case(
+            f"ppo_{encoder.value}",
+            ActionSpec(0, (3,)),
+            ["extrinsic"],
+            observations=(image(size, size),),
+            encoder=encoder,
+        )
         for encoder, size in ((EncoderType.NATURE_CNN, 84), (EncoderType.RESNET, 84), (EncoderType.MATCH3, 20))
     ),
+    Case(
+        "ppo_entities", ActionSpec(2, ()), ["extrinsic"], observations=(entities(10, 5), vector_observation(4, "self"))
+    ),
+    Case("ppo_goal", ActionSpec(2, ()), ["extrinsic"], observations=(vector_observation(4, "obs"), goal(3))),
 ]
 
 
@@ -73,12 +92,12 @@ class Golden:
         if case.shared:
             self.critic = self.actor
         else:
-            self.critic = ValueNetwork(case.streams, [case.observation], case.settings())
+            self.critic = ValueNetwork(case.streams, list(case.observations), case.settings())
         self.critic.load_state_dict(self.state("Optimizer:critic"))
 
     def make_actor(self, deterministic=False):
         settings = self.case.settings(deterministic=deterministic)
-        arguments = ([self.case.observation], settings, self.case.action_spec)
+        arguments = (list(self.case.observations), settings, self.case.action_spec)
         actor = SharedActorCritic(*arguments, self.case.streams) if self.case.shared else SimpleActor(*arguments)
         actor.load_state_dict(self.state("Policy"))
         return actor
@@ -95,7 +114,7 @@ class Golden:
 
     @property
     def obs(self):
-        return [self.given("obs_0")]
+        return [self.given(f"obs_{index}") for index in range(len(self.case.observations))]
 
     @property
     def action(self):
@@ -123,7 +142,7 @@ def test_state_has_the_recorded_keys_in_the_recorded_order(golden):
 
 def test_a_fresh_actor_has_the_recorded_constants(golden):
     case = golden.case
-    fresh = SimpleActor([case.observation], case.settings(), case.action_spec).state_dict()
+    fresh = SimpleActor(list(case.observations), case.settings(), case.action_spec).state_dict()
     constants = [key for key in golden.state("Policy") if "." not in key]
     assert len(constants) == 6
     for key in constants:

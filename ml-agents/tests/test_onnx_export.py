@@ -24,12 +24,6 @@ from mlagents_envs.base_env import (
 )
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
-# What Unity's importer is known to take.
-OPERATORS = """
-Add ArgMax Cast Clip Concat Constant Conv Div Equal Exp Expand Flatten Gather Gemm Identity LSTM LeakyRelu Less Log
-MatMul MaxPool Mul Multinomial Neg Pow RandomNormalLike ReduceMean ReduceSum Relu Reshape Shape Sigmoid Slice Softmax
-Sqrt Squeeze Sub Tanh Transpose Unsqueeze Where
-"""
 SPECS = [
     ActionSpec(2, ()),
     ActionSpec(0, (3,)),
@@ -137,12 +131,12 @@ def test_the_exported_model_acts_as_the_policy(spec, rows, tmp_path):
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)
-def test_an_exported_memory_goes_in_and_out_with_the_batch_first(spec, tmp_path):
+def test_an_exported_memory_goes_in_and_out_with_the_batch_first(spec, tmp_path, unity_operators):
     memory = NetworkSettings.MemorySettings(sequence_length=4, memory_size=10)
     policy = make_policy(spec, sizes=(8, 3), memory=memory)
     path = export(policy, tmp_path)
     model = graph_of(path)
-    assert {node.op_type for node in model.graph.node} <= set(OPERATORS.split())
+    assert {node.op_type for node in model.graph.node} <= unity_operators
     assert signature(model.graph.input)["recurrent_in"][1] == [None, 1, 10]
     assert signature(model.graph.output)["recurrent_out"][1] == [None, 1, 10]
 
@@ -162,14 +156,14 @@ def test_an_exported_memory_goes_in_and_out_with_the_batch_first(spec, tmp_path)
 
 @pytest.mark.parametrize("memory", [None, NetworkSettings.MemorySettings(sequence_length=4, memory_size=10)])
 @pytest.mark.parametrize("encoder", EncoderType)
-def test_an_exported_model_sees_as_the_policy(encoder, memory, tmp_path):
+def test_an_exported_model_sees_as_the_policy(encoder, memory, tmp_path, unity_operators):
     action_spec = ActionSpec(2, (3,))
     settings = NetworkSettings(normalize=True, hidden_units=32, vis_encode_type=encoder, memory=memory)
     observations = [IMAGE, vector_observation(4, "vector")]
     policy = TorchPolicy(0, BehaviorSpec(observations, action_spec), settings, SimpleActor, {})
     path = export(policy, tmp_path)
     model = graph_of(path)
-    assert {node.op_type for node in model.graph.node} <= set(OPERATORS.split())
+    assert {node.op_type for node in model.graph.node} <= unity_operators
     assert signature(model.graph.input)["obs_0"][1] == [None, *IMAGE.shape]
 
     inputs = random_inputs(policy, rows=5)
@@ -190,9 +184,9 @@ def test_an_exported_model_sees_as_the_policy(encoder, memory, tmp_path):
 
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("spec", SPECS, ids=str)
-def test_the_graph_is_one_that_unity_imports(spec, normalize, tmp_path):
+def test_the_graph_is_one_that_unity_imports(spec, normalize, tmp_path, unity_operators):
     model = graph_of(export(make_policy(spec, normalize), tmp_path))
-    assert {node.op_type for node in model.graph.node} <= set(OPERATORS.split())
+    assert {node.op_type for node in model.graph.node} <= unity_operators
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 9)]
     used = {name for node in model.graph.node for name in node.input}
     assert {value.name for value in model.graph.input} <= used

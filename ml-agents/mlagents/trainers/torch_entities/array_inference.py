@@ -29,13 +29,8 @@ from mlagents.trainers.torch_entities.distributions import (
 )
 from mlagents.trainers.torch_entities.encoders import Normalizer, VectorInput
 from mlagents.trainers.torch_entities.layers import LinearEncoder, Swish
-from mlagents.trainers.torch_entities.networks import (
-    NetworkBody,
-    ObservationEncoder,
-    SharedActorCritic,
-    SimpleActor,
-    ValueNetwork,
-)
+from mlagents.trainers.torch_entities.networks import NetworkBody, SharedActorCritic, SimpleActor, ValueNetwork
+from mlagents.trainers.torch_entities.observation_encoder import ObservationEncoder
 from mlagents.trainers.trajectory import LogProbsTuple
 from mlagents_envs.base_env import ActionTuple
 
@@ -117,6 +112,7 @@ class _ArrayBody:
 
     def __init__(self, body: NetworkBody):
         self._statistics = [_statistics(processor) for processor in body.observation_encoder.processors]
+        assert isinstance(body._body_endoder, LinearEncoder)
         self._layers = [_linear(layer) for layer in body._body_endoder.seq_layers if isinstance(layer, nn.Linear)]
 
     def __call__(self, obs: Sequence[np.ndarray]) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any, Callable, Dict, NamedTuple, Tuple
 from mlagents.torch_utils import nn, torch
 from mlagents.trainers.exception import UnityTrainerException
 from mlagents.trainers.settings import EncoderType
+from mlagents.trainers.torch_entities.attention import EntityEmbedding
 from mlagents.trainers.torch_entities.visual_encoders import (
     VISUAL_ENCODERS,
     FullyConnectedVisualEncoder,
@@ -18,9 +19,10 @@ from mlagents.trainers.torch_entities.visual_encoders import (
     conv_output_shape,
     pool_out_shape,
 )
-from mlagents_envs.base_env import DimensionProperty, ObservationSpec, ObservationType
+from mlagents_envs.base_env import DimensionProperty, ObservationSpec
 
 __all__ = [
+    "ENTITIES_KIND",
     "VECTOR_KINDS",
     "VISUAL_KINDS",
     "EncoderRequest",
@@ -158,16 +160,12 @@ def create_encoder(request: EncoderRequest) -> Tuple[nn.Module, int]:
     :raises UnityTrainerException: no encoder is registered for this kind of observation.
     """
     spec = request.observation_spec
-    if spec.observation_type is ObservationType.GOAL_SIGNAL:
-        raise UnityTrainerException(
-            f"Observation '{spec.name}' of shape {spec.shape} is a goal signal; networks cannot take goal signals yet."
-        )
     factory = _factories.get(tuple(spec.dimension_property))
     if factory is None:
         raise UnityTrainerException(
             f"Observation '{spec.name}' of shape {spec.shape} has dimensions with the properties "
-            f"{_describe(spec.dimension_property)}; networks cannot take this kind of observation yet, such as "
-            f"entities of variable number. They can take {', '.join(map(_describe, _factories))}: vectors and images."
+            f"{_describe(spec.dimension_property)}; networks have no encoder for this kind of observation. They take "
+            f"{', '.join(map(_describe, _factories))}: vectors, images and entities of variable number."
         )
     return factory(request)
 
@@ -208,3 +206,13 @@ def _create_visual_encoder(request: EncoderRequest) -> Tuple[nn.Module, int]:
             f"{', '.join(fitting)}."
         )
     return kind.make(height, width, n_channels, request.h_size), request.h_size
+
+
+ENTITIES_KIND: DimensionProperties = (DimensionProperty.VARIABLE_SIZE, DimensionProperty.NONE)
+
+
+@register_encoder(ENTITIES_KIND)
+def _create_entity_embedding(request: EncoderRequest) -> Tuple[nn.Module, int]:
+    """Return what embeds each entity; it has no width of its own, since the entities are joined by attention."""
+    n_entities, size = request.observation_spec.shape
+    return EntityEmbedding(size, n_entities, request.attention_embedding_size), 0

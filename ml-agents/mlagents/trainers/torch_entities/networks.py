@@ -12,70 +12,20 @@ from typing import Any, Dict, List, Optional, Tuple, Union
 from mlagents.torch_utils import nn, torch
 from mlagents.trainers.buffer import AgentBuffer
 from mlagents.trainers.exception import UnityTrainerException
-from mlagents.trainers.settings import EncoderType, NetworkSettings
+from mlagents.trainers.settings import ConditioningType, NetworkSettings
 from mlagents.trainers.torch_entities.action_model import ActionModel
 from mlagents.trainers.torch_entities.agent_action import AgentAction
+from mlagents.trainers.torch_entities.conditioning import ConditionalEncoder
 from mlagents.trainers.torch_entities.decoders import ValueHeads
-from mlagents.trainers.torch_entities.encoders import VectorInput
 from mlagents.trainers.torch_entities.layers import LSTM, LinearEncoder
-from mlagents.trainers.torch_entities.utils import ModelUtils
-from mlagents.trainers.trajectory import ObsUtil
+from mlagents.trainers.torch_entities.observation_encoder import ObservationEncoder
 from mlagents_envs.base_env import ActionSpec, ObservationSpec
-
-
-class ObservationEncoder(nn.Module):
-    """Encodes each observation by its kind and joins the encodings.
-
-    :param h_size: hidden units of the network.
-    :param normalize: whether vectors are normalised.
-    :raises UnityTrainerException: there are no observations, or one is of a kind that networks cannot take.
-    """
-
-    ATTENTION_EMBEDDING_SIZE = 128
-
-    def __init__(
-        self,
-        observation_specs: List[ObservationSpec],
-        h_size: int,
-        vis_encode_type: EncoderType,
-        normalize: bool = False,
-    ):
-        super().__init__()
-        if not observation_specs:
-            raise UnityTrainerException("The behavior has no observations: a network needs at least one.")
-        self.processors, self.embedding_sizes = ModelUtils.create_input_processors(
-            observation_specs, h_size, vis_encode_type, self.ATTENTION_EMBEDDING_SIZE, normalize
-        )
-        self.normalize = normalize
-
-    @property
-    def total_enc_size(self) -> int:
-        """The width of the joint encoding."""
-        return sum(self.embedding_sizes)
-
-    def update_normalization(self, buffer: AgentBuffer) -> None:
-        """Take the observations of a trajectory into the statistics of normalised vectors."""
-        if not self.normalize:
-            return
-        observations = ObsUtil.from_buffer(buffer, len(self.processors))
-        for processor, observation in zip(self.processors, observations):
-            if isinstance(processor, VectorInput):
-                processor.update_normalization(ModelUtils.list_to_tensor(observation))
-
-    def copy_normalization(self, other_encoder: ObservationEncoder) -> None:
-        """Take over the statistics of an encoder of the same observations."""
-        for processor, other_processor in zip(self.processors, other_encoder.processors):
-            if isinstance(processor, VectorInput) and isinstance(other_processor, VectorInput):
-                processor.copy_normalization(other_processor)
-
-    def forward(self, inputs: List[torch.Tensor]) -> torch.Tensor:
-        """Return (B, total_enc_size)."""
-        encodings = [processor(observation) for processor, observation in zip(self.processors, inputs)]
-        return encodings[0] if len(encodings) == 1 else torch.cat(encodings, dim=1)
 
 
 class NetworkBody(nn.Module):
     """Everything of a network before its heads: observations, and on request actions, to features.
+
+    With `goal_conditioning_type: hyper` the last layer is generated from the observations that are goals.
 
     :param encoded_act_size: the width of the actions that `forward` gets.
     :ivar h_size: the hidden units of each layer.
@@ -99,9 +49,14 @@ class NetworkBody(nn.Module):
         # The same modules once more: checkpoints hold their state under both names.
         self.processors = self.observation_encoder.processors
         # Misspelt in every checkpoint of ML-Agents 1.1.0, so here too: then they load as they are.
-        self._body_endoder = LinearEncoder(
-            self.observation_encoder.total_enc_size + encoded_act_size, network_settings.num_layers, self.h_size
-        )
+        input_size = self.observation_encoder.total_enc_size + encoded_act_size
+        goal_size, n_layers = self.observation_encoder.total_goal_enc_size, network_settings.num_layers
+        self._is_conditional = goal_size > 0 and network_settings.goal_conditioning_type is ConditioningType.HYPER
+        self._body_endoder: Union[LinearEncoder, ConditionalEncoder]
+        if self._is_conditional:
+            self._body_endoder = ConditionalEncoder(input_size, goal_size, self.h_size, n_layers, 1)
+        else:
+            self._body_endoder = LinearEncoder(input_size, n_layers, self.h_size)
         self.lstm: Optional[LSTM] = LSTM(self.h_size, self.m_size) if self.use_lstm else None
 
     @property
@@ -135,10 +90,13 @@ class NetworkBody(nn.Module):
         :param memories: before the first step of each sequence; a body that has a memory needs them.
         :param sequence_length: T; row s * T + t is step t of sequence s.
         """
-        encoding = self.observation_encoder(inputs)
+        if self._is_conditional:
+            encoding, *goals = self.observation_encoder.with_goals(inputs)
+        else:
+            encoding, goals = self.observation_encoder(inputs), []
         if actions is not None:
             encoding = torch.cat([encoding, actions], dim=1)
-        encoding = self._body_endoder(encoding)
+        encoding = self._body_endoder(encoding, *goals)
         if self.lstm is None:
             return encoding, memories
         if memories is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any, Callable, List, Optional, Tuple
 
 import numpy as np
@@ -11,7 +12,9 @@ from mlagents.torch_utils import default_device, nn, torch
 from mlagents.trainers.buffer import AgentBufferField
 from mlagents.trainers.settings import EncoderType, ScheduleType
 from mlagents.trainers.torch_entities import losses
+from mlagents.trainers.torch_entities.attention import EntityEmbedding, ResidualSelfAttention
 from mlagents.trainers.torch_entities.encoders import VECTOR_KINDS, VISUAL_KINDS, EncoderRequest, create_encoder
+from mlagents.trainers.torch_entities.layers import Initialization, LinearEncoder
 from mlagents.trainers.torch_entities.visual_encoders import VISUAL_ENCODERS
 from mlagents_envs.base_env import ObservationSpec
 
@@ -96,6 +99,29 @@ class ModelUtils:
             for spec in observation_specs
         ]
         return nn.ModuleList(encoder for encoder, _ in encoders), [size for _, size in encoders]
+
+    @staticmethod
+    def create_residual_self_attention(
+        input_processors: nn.ModuleList, embedding_sizes: List[int], hidden_size: int
+    ) -> Tuple[Optional[ResidualSelfAttention], Optional[LinearEncoder]]:
+        """Return the attention over the entities of all observations, and what encodes the other observations for it.
+
+        :param input_processors: of all observations; those of entities are told to take that encoding.
+        :param embedding_sizes: of each observation, 0 for entities.
+        :param hidden_size: of embeddings.
+        :returns: None for what there is no use for.
+        :raises UnityTrainerException: attention has more heads than divide `hidden_size`.
+        """
+        of_entities = [processor for processor in input_processors if isinstance(processor, EntityEmbedding)]
+        if not of_entities:
+            return None, None
+        attention = ResidualSelfAttention(hidden_size, sum(it.entity_num_max_elements for it in of_entities))
+        if not sum(embedding_sizes):
+            return attention, None
+        gain = math.sqrt(0.125 / hidden_size)
+        for processor in of_entities:
+            processor.add_self_embedding(hidden_size)
+        return attention, LinearEncoder(sum(embedding_sizes), 1, hidden_size, Initialization.Normal, gain)
 
     @staticmethod
     def list_to_tensor(ndarray_list: Any, dtype: Optional[torch.dtype] = torch.float32) -> torch.Tensor:
