@@ -2,11 +2,12 @@
 
 import argparse
 
-from benchmarks import collection, decode, end_to_end, environment, list_trainers, memory, threaded, wire, workers
+from benchmarks import collection, decode, end_to_end, environment, list_trainers, memory, sac, threaded, wire, workers
 
 BENCHMARKS = {
     "environment": environment.run,
     "end_to_end": end_to_end.run,
+    "sac": sac.run,
     "collection": collection.run,
     "memory": memory.run,
     "list_trainers": list_trainers.run,

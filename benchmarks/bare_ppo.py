@@ -26,8 +26,8 @@ class BarePPO:
 
     def __init__(self, adam: str, batch_size: int):
         generator = torch.Generator().manual_seed(0)
-        self.actor = _layers([OBS, HIDDEN, HIDDEN, ACTIONS], generator)
-        self.critic = _layers([OBS, HIDDEN, HIDDEN, 1], generator)
+        self.actor = make_layers([OBS, HIDDEN, HIDDEN, ACTIONS], generator)
+        self.critic = make_layers([OBS, HIDDEN, HIDDEN, 1], generator)
         self.log_sigma = torch.zeros(1, ACTIONS, requires_grad=True)
         parameters = [tensor for layer in self.actor + self.critic for tensor in layer] + [self.log_sigma]
         self.adam = torch.optim.Adam(parameters, lr=3e-4, fused=adam == "fused", foreach=adam == "foreach")
@@ -83,7 +83,8 @@ class BarePPO:
         self.adam.step()
 
 
-def _layers(sizes: List[int], generator: torch.Generator) -> List[Tuple[torch.Tensor, torch.Tensor]]:
+def make_layers(sizes: List[int], generator: torch.Generator) -> List[Tuple[torch.Tensor, torch.Tensor]]:
+    """Return weights and biases of linear layers between such sizes."""
     layers = []
     for n_in, n_out in itertools.pairwise(sizes):
         weight = torch.randn(n_out, n_in, generator=generator) / math.sqrt(n_in)

@@ -104,9 +104,12 @@ class TorchSACOptimizer(TorchOptimizer):
             nn.Parameter(torch.full((1,), math.log(self.init_entcoef))),
         ).to(default_device())
 
+        self._n_rows_normalized = -1  # by the networks' statistics, which may come from a checkpoint
         # The order of parameters is that of Adam's state in a checkpoint.
         rate = settings.learning_rate
         self._actor_parameters = [it for it in policy.actor.parameters() if it.requires_grad]
+        self._critic_parameters = [it.detach() for it in self.critic.parameters()]
+        self._target_parameters = [it.detach() for it in self.target_network.parameters()]
         self.policy_optimizer = FusedAdam(policy.actor.parameters(), lr=rate)
         self.value_optimizer = FusedAdam([*self.q_network.parameters(), *self.critic.parameters()], lr=rate)
         self.entropy_optimizer = FusedAdam(self.log_ent_coef.parameters(), lr=rate)
@@ -251,7 +254,7 @@ class TorchSACOptimizer(TorchOptimizer):
         (losses.q1 + losses.q2 + losses.value + losses.entropy_coefficients).backward()  # type: ignore[no-untyped-call]
         for optimizer in (self.policy_optimizer, self.value_optimizer, self.entropy_optimizer):
             optimizer.step()
-        ModelUtils.soft_update(self.critic, self.target_network, self.tau)
+        torch._foreach_lerp_(self._target_parameters, self._critic_parameters, self.tau)
         return {
             "Losses/Policy Loss": numbers["policy"],
             "Losses/Value Loss": numbers["value"],
@@ -342,6 +345,9 @@ class TorchSACOptimizer(TorchOptimizer):
     def _copy_normalization(self) -> None:
         """Let all networks see observations as the actor does."""
         source = self.policy.actor.network_body
+        if self._n_rows_normalized == source.observation_encoder.n_rows_normalized:
+            return
+        self._n_rows_normalized = source.observation_encoder.n_rows_normalized
         for network in (self.q_network.q1_network, self.q_network.q2_network, self.critic, self.target_network):
             network.network_body.copy_normalization(source)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Iterable, List, Optional
+from typing import Any, Callable, Iterable, List, NamedTuple, Optional
 
 from mlagents.torch_utils import torch
 
@@ -21,29 +21,31 @@ class FusedAdam(torch.optim.Adam):
 
     def __init__(self, params: Iterable[torch.nn.Parameter], lr: float):
         super().__init__(params, lr=lr, fused=True)
+        self._slots = _Slots(self)
 
     @torch.no_grad()
     def step(self, closure: Optional[Callable[[], float]] = None) -> Optional[float]:  # type: ignore[override]
         """Take a step along the gradients that are there."""
-        if closure is not None or not all(self._is_plain(group) for group in self.param_groups):
+        if not self._slots.are_those_of(self):
+            self._slots = _Slots(self)
+        if closure is not None or not self._slots.are_plain(self):
             loss: Optional[float] = super().step(closure)
             return loss
-        for group in self.param_groups:
-            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            if not parameters:
+        for group, slots in zip(self.param_groups, self._slots.ready):
+            slots = [slot for slot in slots if slot.parameter.grad is not None]
+            if not slots:
                 continue
-            states: List[Dict[str, Any]] = [self.state[parameter] for parameter in parameters]
-            counts = [state["step"] for state in states]
-            for count in counts:
-                count.numpy()[()] += 1
+            parameters, means, squares, steps, steps_arrays = zip(*slots)
+            for array in steps_arrays:
+                array += 1
             beta1, beta2 = group["betas"]
             torch._fused_adam_(
                 parameters,
                 [parameter.grad for parameter in parameters],
-                [state["exp_avg"] for state in states],
-                [state["exp_avg_sq"] for state in states],
+                means,
+                squares,
                 [],
-                counts,
+                steps,
                 lr=group["lr"],
                 beta1=beta1,
                 beta2=beta2,
@@ -66,8 +68,49 @@ class FusedAdam(torch.optim.Adam):
             for parameter in group["params"]:
                 parameter.grad = None
 
-    def _is_plain(self, group: Dict[str, Any]) -> bool:
+
+class _Slot(NamedTuple):
+    """A parameter and what Adam keeps for it; `steps_array` shares the memory of `steps`."""
+
+    parameter: torch.nn.Parameter
+    mean: torch.Tensor
+    square: torch.Tensor
+    steps: torch.Tensor
+    steps_array: Any
+
+
+class _Slots:
+    """The parameters of an optimizer, looked up once: each look-up by a tensor costs as much as a part of the step.
+
+    :ivar ready: by group, those on the CPU for which there is a state.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer):
+        self._state, self._n_states = optimizer.state, len(optimizer.state)
+        self._group_sizes = [len(group["params"]) for group in optimizer.param_groups]
+        self.ready: List[List[_Slot]] = []
+        self._others: List[torch.nn.Parameter] = []
+        for group in optimizer.param_groups:
+            slots = []
+            for parameter in group["params"]:
+                state = optimizer.state.get(parameter)
+                if state and parameter.is_cpu:
+                    steps = state["step"]
+                    slots.append(_Slot(parameter, state["exp_avg"], state["exp_avg_sq"], steps, steps.numpy()))
+                else:
+                    self._others.append(parameter)
+            self.ready.append(slots)
+
+    def are_those_of(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Return whether the optimizer has got no further parameters or states since, nor others."""
+        return (
+            optimizer.state is self._state
+            and len(optimizer.state) == self._n_states
+            and [len(group["params"]) for group in optimizer.param_groups] == self._group_sizes
+        )
+
+    def are_plain(self, optimizer: torch.optim.Optimizer) -> bool:
         """Return whether the kernel alone will do: on the CPU, without variants, and with all states there."""
-        return not (group["amsgrad"] or group["maximize"] or group["differentiable"]) and all(
-            parameter.grad is None or (parameter.is_cpu and parameter in self.state) for parameter in group["params"]
+        return all(parameter.grad is None for parameter in self._others) and not any(
+            group["amsgrad"] or group["maximize"] or group["differentiable"] for group in optimizer.param_groups
         )

@@ -68,6 +68,14 @@ class ObservationEncoder(nn.Module):
             self.ATTENTION_EMBEDDING_SIZE if has_entities else 0
         )
 
+    @property
+    def n_rows_normalized(self) -> int:
+        """How many rows the statistics of normalised vectors are of; 0 where nothing is normalised."""
+        for processor in self.processors:
+            if isinstance(processor, VectorInput) and processor.normalizer is not None:
+                return int(processor.normalizer.normalization_steps)
+        return 0
+
     def update_normalization(self, buffer: AgentBuffer) -> None:
         """Take the observations of a trajectory into the statistics of normalised vectors."""
         if not self.normalize:
