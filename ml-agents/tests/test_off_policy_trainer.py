@@ -1,6 +1,7 @@
 """Off-policy trainers: how often they update, what they replay, and what is left of it after a resume."""
 
 import logging
+import tracemalloc
 from itertools import accumulate
 
 import numpy as np
@@ -9,9 +10,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mlagents.trainers import observation_log
 from mlagents.trainers.agent_processor import AgentManagerQueue, LostAgents
 from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers
-from mlagents.trainers.buffer import BufferKey, RewardSignalUtil
+from mlagents.trainers.buffer import AgentBuffer, BufferKey, RewardSignalUtil
 from mlagents.trainers.exception import UnityTrainerException
 from mlagents.trainers.optimizer.torch_optimizer import TorchOptimizer
 from mlagents.trainers.policy.torch_policy import TorchPolicy
@@ -27,7 +29,14 @@ from mlagents.trainers.torch_entities.components.reward_providers.reward_provide
 from mlagents.trainers.torch_entities.networks import SharedActorCritic
 from mlagents.trainers.trainer.off_policy_trainer import BUFFER_TRUNCATE_PERCENT, OffPolicyTrainer
 from mlagents.trainers.trajectory import ObsUtil, Trajectory, TrajectoryColumns
-from mlagents_envs.base_env import ActionSpec, BehaviorSpec, vector_observation
+from mlagents_envs.base_env import (
+    ActionSpec,
+    BehaviorSpec,
+    DimensionProperty,
+    ObservationSpec,
+    ObservationType,
+    vector_observation,
+)
 
 BEHAVIOR_ID = "Walker?team=0"
 SPEC = BehaviorSpec([vector_observation(1, "place")], ActionSpec.create_discrete((2,)))
@@ -297,6 +306,67 @@ def test_with_memory_whole_sequences_are_replayed(tmp_path):
     assert len(trainer.optimizer.batches) == 6
     for places, _ in trainer.optimizer.batches:
         assert {tuple(places[:4]), tuple(places[4:])} <= allowed | {(25, 26, 27, 28), (29, 30, 0, 0)}
+
+
+ALONG = DimensionProperty.TRANSLATIONAL_EQUIVARIANCE
+IMAGES = BehaviorSpec(
+    [
+        vector_observation(1, "place"),
+        ObservationSpec((1, 20, 20), (DimensionProperty.NONE, ALONG, ALONG), ObservationType.DEFAULT, "camera"),
+    ],
+    SPEC.action_spec,
+)
+
+
+def seen_by_camera(places):
+    """Images of 8 bits that differ with the place."""
+    pixels = (np.array(places, dtype=int)[:, None] + np.arange(400)) % 256
+    return (pixels.reshape(-1, 1, 20, 20) / np.float32(255)).astype(np.float32)
+
+
+def images_walk(trainer, n_steps, length):
+    """Feed a trainer episodes of `length`, with a camera."""
+    for start in range(0, n_steps, length):
+        steps = trajectory(range(start, start + length), done=True, next_place=start + length)
+        steps.columns.obs.append(seen_by_camera(range(start, start + length)))
+        steps.next_obs.append(seen_by_camera([start + length])[0])
+        trainer._process_trajectory(steps)
+        trainer.advance()
+
+
+@pytest.mark.parametrize("own_buffer", [None, AgentBuffer], ids=["the trainer's buffer", "a plug-in's buffer"])
+def test_images_are_replayed_as_they_were_seen(tmp_path, own_buffer):
+    trainer = make_trainer(tmp_path, spec=IMAGES, batch_size=8, buffer_size=50, save_replay_buffer=True)
+    if own_buffer:
+        trainer.update_buffer = own_buffer()
+    batches = []
+    trainer.optimizer.update = lambda batch, n: batches.append(batch) or {}
+    images_walk(trainer, 100, length=5)
+    assert len(batches) == 100
+    for batch in batches:
+        places = np.array(places_in(batch))
+        (_, image), (next_place, next_image) = ObsUtil.from_buffer(batch, 2), ObsUtil.from_buffer_next(batch, 2)
+        np.testing.assert_array_equal(next_place[:, 0], places + 1)
+        np.testing.assert_array_equal(image, seen_by_camera(places), strict=True)
+        np.testing.assert_array_equal(next_image, seen_by_camera(places + 1), strict=True)
+    trainer.save_model()
+    resumed = make_trainer(tmp_path, spec=IMAGES, load=True, batch_size=8, buffer_size=50, save_replay_buffer=True)
+    assert places_in(resumed.update_buffer) == places_in(trainer.update_buffer)
+    images = [it.update_buffer[ObsUtil.get_name_at_next(1)].to_ndarray() for it in (trainer, resumed)]
+    np.testing.assert_array_equal(*images, strict=True)
+
+
+def test_images_take_a_byte_per_pixel(tmp_path, monkeypatch):
+    monkeypatch.setattr(observation_log, "BLOCK_BYTES", 40_000)
+    trainer = make_trainer(tmp_path, spec=IMAGES, batch_size=10**6, buffer_size=10**6)
+    tracemalloc.start()
+    try:
+        images_walk(trainer, 6000, length=100)
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    # Images 6060 * 400; all other columns are of at most 100 bytes a row, and grow by doubling.
+    assert 2_424_000 < taken < 2_424_000 + 8192 * 100 + 3 * 40_000
 
 
 # Transitions for those who ask what the next state is worth.

@@ -14,6 +14,7 @@ from mlagents.trainers.sac.optimizer_torch import SACSettings
 from mlagents.trainers.sac.trainer import SACTrainer
 from mlagents.trainers.settings import NetworkSettings, SerializationSettings, TrainerSettings
 from mlagents.trainers.torch_entities.action_log_probs import ActionLogProbs
+from mlagents.trainers.torch_entities.utils import ModelUtils
 from mlagents.trainers.trajectory import ObsUtil, Trajectory, TrajectoryColumns
 from mlagents_envs.base_env import ActionSpec, BehaviorSpec, vector_observation
 
@@ -137,7 +138,7 @@ class TestTargets:
         with torch.no_grad():
             optimizer.target_network.value_heads.value_heads["extrinsic"].weight.zero_()
             optimizer.target_network.value_heads.value_heads["extrinsic"].bias.fill_(3.0)
-        obs = [torch.from_numpy(buffer[ObsUtil.get_name_at(0)].to_ndarray())]
+        obs = ModelUtils.list_to_tensor_list(ObsUtil.from_buffer(buffer, 1))
         assert optimizer._next_values(buffer, obs, None)["extrinsic"].tolist() == [3.0] * 8
 
 
@@ -296,8 +297,8 @@ class TestMemory:
             for parameter in optimizer.target_network.parameters():
                 if parameter.requires_grad:
                     parameter.mul_(1.5)
-        obs, after = (
-            torch.from_numpy(buffer[name(0)].to_ndarray()) for name in (ObsUtil.get_name_at, ObsUtil.get_name_at_next)
+        ((obs,), (after,)) = (
+            ModelUtils.list_to_tensor_list(read(buffer, 1)) for read in (ObsUtil.from_buffer, ObsUtil.from_buffer_next)
         )
         memories = optimizer.initial_memories(buffer, BufferKey.CRITIC_MEMORY)
         ours = optimizer._next_values(buffer, [obs], memories)["extrinsic"]

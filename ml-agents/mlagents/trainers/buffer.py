@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
-from typing import Any, BinaryIO, Dict, List, Optional
+from typing import Any, BinaryIO, Dict, List, Mapping, Optional, Union
 
 import numpy as np
 
 from mlagents.trainers.buffer_field import AgentBufferField, BufferEntry, BufferException
-from mlagents.trainers.buffer_file import read_fields, write_fields
+from mlagents.trainers.buffer_file import opened, write_fields
 from mlagents.trainers.buffer_keys import (
     AgentBufferKey,
     BufferKey,
@@ -50,8 +50,11 @@ class AgentBuffer(MutableMapping):  # type: ignore[type-arg]
         field = self._fields.get(key)
         if field is None:
             self._check_key(key)
-            field = self._fields[key] = AgentBufferField()
+            field = self._fields[key] = self._new_field(key)
         return field
+
+    def _new_field(self, key: AgentBufferKey) -> AgentBufferField:
+        return AgentBufferField()
 
     def __setitem__(self, key: AgentBufferKey, value: Any) -> None:
         self._check_key(key)
@@ -166,7 +169,8 @@ class AgentBuffer(MutableMapping):  # type: ignore[type-arg]
 
         :raises BufferException: the file is damaged or another one; the buffer stays as it was.
         """
-        self._fields = read_fields(file_object)
+        with opened(file_object) as columns:
+            self._fields = {key: column.field() for key, column in columns.items()}
 
     def truncate(self, max_length: int, sequence_length: int = 1) -> None:
         """Keep the newest `max_length` rows, rounded down to whole sequences."""
@@ -188,8 +192,13 @@ class AgentBuffer(MutableMapping):  # type: ignore[type-arg]
         :param training_length: rows per sequence (T).
         :raises BufferException: the columns differ in length.
         """
-        for key in self._checked_keys(key_list):
-            field = self[key]
-            target = target_buffer[key]
-            target.padding_value = field.padding_value
-            target.extend(field.sequences(batch_size, training_length or 1))
+        length = training_length or 1
+        keys = self._checked_keys(key_list)
+        target_buffer._extend({key: self[key].sequences(batch_size, length) for key in keys})
+        for key in keys:
+            target_buffer[key].padding_value = self[key].padding_value
+
+    def _extend(self, columns: Mapping[AgentBufferKey, Union[np.ndarray, List[Any]]]) -> None:
+        """Add rows to columns, each an array or the list of its rows."""
+        for key, rows in columns.items():
+            self[key].extend(rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, MutableSequence
-from typing import Any, List, Optional, Union
+from typing import Any, List, Optional, Tuple, Union
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -125,6 +125,11 @@ class AgentBufferField(MutableSequence):  # type: ignore[type-arg]
         """Whether the entries are lists, as observations of a group are."""
         return self._ragged is not None and len(self._ragged) > 0 and isinstance(self._ragged[0], list)
 
+    @property
+    def row_shape(self) -> Tuple[int, ...]:
+        """The shape of a row, () where the rows differ in it."""
+        return () if self._array is None else self._array.shape[1:]
+
     def insert(self, index: int, value: Any) -> None:
         """Insert a row before `index`."""
         if self._ragged is not None:
@@ -225,7 +230,7 @@ class AgentBufferField(MutableSequence):  # type: ignore[type-arg]
     def take(self, order: np.ndarray) -> AgentBufferField:
         """Return the rows at `order`, as copies."""
         if self._ragged is None:
-            return self.holding(self._rows()[order], self.padding_value)
+            return self.holding(self._rows().take(order, axis=0), self.padding_value)
         return AgentBufferField([self._ragged[index] for index in order], self.padding_value)
 
     def permute(self, order: np.ndarray) -> None:

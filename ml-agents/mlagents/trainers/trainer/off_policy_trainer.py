@@ -15,6 +15,7 @@ from mlagents.trainers.buffer_keys import key_to_text
 from mlagents.trainers.files import atomic_path
 from mlagents.trainers.model_saver.checkpoints import ModelCheckpoint
 from mlagents.trainers.policy import Policy
+from mlagents.trainers.replay_buffer import ReplayBuffer
 from mlagents.trainers.settings import OffPolicyHyperparamSettings, TrainerSettings
 from mlagents.trainers.torch_entities.components.reward_providers.extrinsic_reward_provider import (
     ExtrinsicRewardProvider,
@@ -32,7 +33,7 @@ REPLAY_BUFFER_NAME = "last_replay_buffer.hdf5"
 
 
 class OffPolicyTrainer(RLTrainer):
-    """Updates from random samples of a replay buffer, which is the `update_buffer`.
+    """Updates from random samples of a `ReplayBuffer`, which is the `update_buffer`.
 
     Once `buffer_init_steps` steps are made and the buffer holds `batch_size` experiences, there are as many updates as
     keep steps / updates at `steps_per_update`, and likewise for the reward signals. A subclass defines
@@ -60,6 +61,7 @@ class OffPolicyTrainer(RLTrainer):
         artifact_path: str,
     ):
         super().__init__(behavior_name, trainer_settings, training, load, artifact_path, reward_buff_cap)
+        self.update_buffer = ReplayBuffer()
         # Of any class of a plug-in's own, which has these fields.
         self.hyperparameters = cast(OffPolicyHyperparamSettings, trainer_settings.hyperparameters)
         self.seed = seed
@@ -123,7 +125,7 @@ class OffPolicyTrainer(RLTrainer):
         :raises FileNotFoundError: there is none.
         :raises BufferException: it is damaged, or of agents that observe or act otherwise.
         """
-        loaded = AgentBuffer()
+        loaded = ReplayBuffer()
         with open(self._replay_buffer_path, "rb") as file:
             loaded.load_from_file(file)
         self._check_fits(loaded)
@@ -158,7 +160,7 @@ class OffPolicyTrainer(RLTrainer):
             name = key_to_text(key)
             if key not in loaded or loaded[key].is_ragged:
                 raise BufferException(f"It has no column {name} whose rows are of shape {shape}.")
-            there = loaded[key].to_ndarray().shape[1:]
+            there = loaded[key].row_shape
             if there != shape:
                 raise BufferException(f"Its column {name} has rows of shape {there}, while the agents' are {shape}.")
         if not loaded.check_length(list(loaded)):
