@@ -37,6 +37,20 @@ def test_a_generated_layer_is_one_of_its_own_for_each_row():
     assert np.abs(layer(inputs, goals.roll(1, 0)).detach().numpy() - outputs).max() > 1e-3
 
 
+@pytest.mark.parametrize("n_goals", [1, 3, 200])
+def test_layers_that_rows_share_are_those_of_each_row(n_goals):
+    layer = HyperNetwork(3, 2, 4, 6, 2)
+    inputs, goals = torch.randn(200, 3), torch.randn(n_goals, 4)[torch.randint(n_goals, (200,))]
+    gradients = []
+    for given in (goals, goals.clone().requires_grad_()):  # a goal that is learned is not looked for among others
+        layer.zero_grad()
+        outputs = layer(inputs, given)
+        outputs.square().sum().backward()
+        gradients.append([outputs.detach(), *(parameter.grad.clone() for parameter in layer.parameters())])
+    for shared, own in zip(*gradients):
+        torch.testing.assert_close(shared, own, atol=1e-4, rtol=1e-4)
+
+
 def test_generated_weights_start_small_enough():
     layer = HyperNetwork(50, 30, 4, 64, 2)
     generator = layer.hypernet[-1]

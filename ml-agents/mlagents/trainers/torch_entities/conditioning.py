@@ -12,6 +12,7 @@ from typing import List
 
 from mlagents.torch_utils import nn, torch
 from mlagents.trainers.torch_entities.layers import Initialization, LayerNorm, Swish, linear_layer
+from mlagents.trainers.torch_entities.model_serialization import exporting_to_onnx
 
 
 class HyperNetwork(nn.Module):
@@ -24,7 +25,7 @@ class HyperNetwork(nn.Module):
 
     def __init__(self, input_size: int, output_size: int, hyper_input_size: int, layer_size: int, num_layers: int):
         super().__init__()
-        self.input_size, self.output_size = input_size, output_size
+        self.input_size, self.output_size, self.layer_size = input_size, output_size, layer_size
         layers: List[nn.Module] = []
         for size in [hyper_input_size] + [layer_size] * (num_layers - 1):
             layers += [linear_layer(size, layer_size, Initialization.KaimingHeNormal), Swish()]
@@ -41,8 +42,22 @@ class HyperNetwork(nn.Module):
         :param input_activation: (B, input_size).
         :param hyper_input: (B, hyper_input_size).
         """
-        weights = self.hypernet(hyper_input).reshape(-1, self.input_size, self.output_size)
-        return torch.matmul(input_activation.unsqueeze(1), weights).squeeze(1) + self.bias
+        if hyper_input.requires_grad or exporting_to_onnx.is_exporting():
+            return self._row_by_row(input_activation, hyper_input)
+        goals, goal_of_row = torch.unique(hyper_input, dim=0, return_inverse=True)
+        if len(goals) > self.layer_size:
+            return self._row_by_row(input_activation, hyper_input)
+        # To generate a layer costs far more than to apply it. So each is generated once, and applied to all rows.
+        by_goal = torch.matmul(input_activation, self._generate(goals))
+        return by_goal[goal_of_row, torch.arange(len(goal_of_row), device=goal_of_row.device)] + self.bias
+
+    def _row_by_row(self, input_activation: torch.Tensor, hyper_input: torch.Tensor) -> torch.Tensor:
+        return torch.matmul(input_activation.unsqueeze(1), self._generate(hyper_input)).squeeze(1) + self.bias
+
+    def _generate(self, hyper_input: torch.Tensor) -> torch.Tensor:
+        """Return weights (B, input_size, output_size)."""
+        weights: torch.Tensor = self.hypernet(hyper_input)
+        return weights.reshape(-1, self.input_size, self.output_size)
 
 
 class ConditionalEncoder(nn.Module):
