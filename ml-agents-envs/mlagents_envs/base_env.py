@@ -380,3 +380,21 @@ class BaseEnv(ABC):
 def vector_observation(size: int, name: str) -> ObservationSpec:
     """Return the specification of a plain vector observation of `size` floats."""
     return ObservationSpec((size,), (DimensionProperty.NONE,), ObservationType.DEFAULT, name)
+
+
+def image_observation(n_channels: int, height: int, width: int, name: str) -> ObservationSpec:
+    """Return the specification of an image (channels, height, width), whose values are between 0 and 1."""
+    moves = DimensionProperty.TRANSLATIONAL_EQUIVARIANCE
+    properties = (DimensionProperty.NONE, moves, moves)
+    return ObservationSpec((n_channels, height, width), properties, ObservationType.DEFAULT, name)
+
+
+def entities_observation(max_entities: int, size: int, name: str) -> ObservationSpec:
+    """Return the specification of up to `max_entities` entities of `size` floats; a row of zeros is none."""
+    properties = (DimensionProperty.VARIABLE_SIZE, DimensionProperty.NONE)
+    return ObservationSpec((max_entities, size), properties, ObservationType.DEFAULT, name)
+
+
+def goal_observation(size: int, name: str) -> ObservationSpec:
+    """Return the specification of a goal, a vector of `size` floats."""
+    return ObservationSpec((size,), (DimensionProperty.NONE,), ObservationType.GOAL_SIGNAL, name)

@@ -14,6 +14,9 @@ from mlagents_envs.base_env import (
     ObservationSpec,
     ObservationType,
     TerminalSteps,
+    entities_observation,
+    goal_observation,
+    image_observation,
     vector_observation,
 )
 from mlagents_envs.exception import UnityActionException
@@ -169,6 +172,26 @@ def test_behavior_mapping_is_read_only():
         mapping["Other"] = SPEC
     with pytest.raises(KeyError):
         mapping["Other"]
+
+
+NONE, MOVES, VARIES = (
+    DimensionProperty.NONE,
+    DimensionProperty.TRANSLATIONAL_EQUIVARIANCE,
+    DimensionProperty.VARIABLE_SIZE,
+)
+
+
+@pytest.mark.parametrize(
+    ("made", "shape", "properties", "kind"),
+    [
+        (vector_observation(3, "sense"), (3,), (NONE,), ObservationType.DEFAULT),
+        (image_observation(3, 64, 84, "sense"), (3, 64, 84), (NONE, MOVES, MOVES), ObservationType.DEFAULT),
+        (entities_observation(8, 4, "sense"), (8, 4), (VARIES, NONE), ObservationType.DEFAULT),
+        (goal_observation(2, "sense"), (2,), (NONE,), ObservationType.GOAL_SIGNAL),
+    ],
+)
+def test_kinds_of_observations(made, shape, properties, kind):
+    assert made == ObservationSpec(shape, properties, kind, "sense")
 
 
 def test_values_on_the_wire():

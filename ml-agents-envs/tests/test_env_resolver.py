@@ -10,7 +10,9 @@ from mlagents_envs.env_resolver import EditorSource, LaunchOptions, RegisteredSo
 from mlagents_envs.exception import UnityEnvironmentException
 from mlagents_envs.side_channel.stats_side_channel import StatsSideChannel
 
-WHAT_WORKS = "What works: the path of an executable, 3DBall, Basic, module:package.module:factory."
+WHAT_WORKS = (
+    "What works: the path of an executable, 3DBall, Basic, GridWorld, Hallway, Sorter, module:package.module:factory."
+)
 MAKE = {"worker_id": 1, "seed": 2, "num_areas": 3, "side_channels": []}
 ENVIRONMENT = """
 from mlagents_envs.base_env import BaseEnv

@@ -72,11 +72,17 @@ def test_an_unknown_name_lists_what_there_is(registry, error_type):
 
 
 def test_the_default_registry_holds_the_builtin_environments():
-    assert {name: entry.expected_reward for name, entry in default_registry.items()} == {"3DBall": 100.0, "Basic": 0.93}
+    assert {name: entry.expected_reward for name, entry in default_registry.items()} == {
+        "3DBall": 100.0,
+        "Basic": 0.93,
+        "GridWorld": 0.8,
+        "Hallway": 0.8,
+        "Sorter": 0.8,
+    }
     assert all(entry.description for entry in default_registry.values())
 
 
-@pytest.mark.parametrize("name", ["3DBall", "Basic"])
+@pytest.mark.parametrize("name", list(default_registry))
 def test_builtin_environments_can_be_made(name):
     if name == "3DBall":
         pytest.importorskip("mujoco")

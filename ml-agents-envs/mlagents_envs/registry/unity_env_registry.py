@@ -66,3 +66,27 @@ default_registry.register(
         "mlagents_envs.builtin.basic:BasicEnv",
     )
 )
+default_registry.register(
+    BuiltinRegistryEntry(
+        "GridWorld",
+        0.8,
+        "Sixteen agents, each of which sees its grid from above and is told which of two goals to go to.",
+        "mlagents_envs.builtin.gridworld:GridWorldEnv",
+    )
+)
+default_registry.register(
+    BuiltinRegistryEntry(
+        "Hallway",
+        0.8,
+        "Sixteen agents, each of which sees a symbol once and acts on it at the end of a hallway.",
+        "mlagents_envs.builtin.hallway:HallwayEnv",
+    )
+)
+default_registry.register(
+    BuiltinRegistryEntry(
+        "Sorter",
+        0.8,
+        "Sixteen agents, each of which points at numbered tiles in ascending order.",
+        "mlagents_envs.builtin.sorter:SorterEnv",
+    )
+)
