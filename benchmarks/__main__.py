@@ -2,11 +2,24 @@
 
 import argparse
 
-from benchmarks import collection, decode, end_to_end, environment, list_trainers, memory, sac, threaded, wire, workers
+from benchmarks import (
+    collection,
+    decode,
+    end_to_end,
+    environment,
+    larger_networks,
+    list_trainers,
+    memory,
+    sac,
+    threaded,
+    wire,
+    workers,
+)
 
 BENCHMARKS = {
     "environment": environment.run,
     "end_to_end": end_to_end.run,
+    "larger_networks": larger_networks.run,
     "sac": sac.run,
     "collection": collection.run,
     "memory": memory.run,

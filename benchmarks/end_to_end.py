@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, NamedTuple, Tuple
 import torch
 
 from benchmarks.bare_ppo import OBS, BarePPO
-from benchmarks.probe import ProbedBall
+from benchmarks.probe import Probed
 from benchmarks.tables import REPEATS, print_table, seconds_per_call
 from benchmarks.training import count, seconds, train
 from mlagents_envs.base_env import ActionTuple
@@ -106,9 +106,9 @@ class BareLoop:
 def measure() -> Figures:
     """Train once."""
     bare = BareLoop()
-    ProbedBall.interlude = bare.run
+    Probed.interlude = bare.run
     tree = train(MAX_STEPS)
-    decisions = ProbedBall.decisions
+    decisions = Probed.decisions
     trajectories = count(tree, "TorchOptimizer.get_trajectory_value_estimates")
     updates = count(tree, "ActorCriticOptimizer.update")
     measured = {
@@ -117,12 +117,12 @@ def measure() -> Figures:
         "trajectories": seconds(tree, "process_trajectory"),
         "updates": seconds(tree, "_update_policy"),
     }
-    total = tree["total"] - ProbedBall.interlude_seconds
-    rest = total - ProbedBall.seconds - sum(measured.values())
+    total = tree["total"] - Probed.interlude_seconds
+    rest = total - Probed.seconds - sum(measured.values())
     return Figures(
         steps=AGENTS * decisions,
         total=total,
-        environment=ProbedBall.seconds,
+        environment=Probed.seconds,
         parts={
             f"acting ({decisions} forwards)": (measured["acting"], decisions * bare.mean("act")),
             "collecting": (measured["collecting"], 0.0),

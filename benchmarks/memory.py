@@ -7,7 +7,7 @@ import tracemalloc
 
 import numpy as np
 
-from benchmarks.probe import INTERVAL, ProbedBall, peak_memory_mib
+from benchmarks.probe import INTERVAL, Probed, peak_memory_mib
 from benchmarks.tables import print_table, seconds_per_call
 from benchmarks.training import train
 from mlagents.trainers.buffer import AgentBuffer, BufferKey
@@ -29,8 +29,8 @@ CLAIM_GB = 1.2
 def _measure() -> tuple[float, float]:
     train(MAX_STEPS)
     # A little later than the first update, which has costs of its own, once.
-    first = ProbedBall.peak_mib[2 * DECISIONS_TO_FIRST_UPDATE // INTERVAL]
-    return first, ProbedBall.peak_mib[-1]
+    first = Probed.peak_mib[2 * DECISIONS_TO_FIRST_UPDATE // INTERVAL]
+    return first, Probed.peak_mib[-1]
 
 
 def _trajectory(number: int, pixels: np.ndarray) -> AgentBuffer:

@@ -1,4 +1,4 @@
-"""3DBall that measures itself while it is trained on."""
+"""Built-in environments that measure themselves while they are trained on."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Callable, ClassVar, List, Tuple
 
 from mlagents_envs.base_env import ActionTuple, BehaviorName, DecisionSteps, TerminalSteps
 from mlagents_envs.builtin.ball3d import Ball3DEnv
+from mlagents_envs.builtin.gridworld import GridWorldEnv
+from mlagents_envs.vector_env import VectorEnv
 
 INTERVAL = 500
 
 
-class ProbedBall(Ball3DEnv):
-    """The built-in 3DBall; keeps, per process, its own time and the process's peak memory.
+class Probed(VectorEnv):
+    """Keeps, per process, the time of the one environment in it and the process's peak memory.
 
     Every `INTERVAL` decisions it also calls `interlude`, whose time it keeps apart.
     """
@@ -25,35 +27,43 @@ class ProbedBall(Ball3DEnv):
     interlude: ClassVar[Callable[[], object]] = staticmethod(lambda: None)
     peak_mib: ClassVar[List[float]] = []
 
-    @classmethod
-    def start_over(cls) -> None:
+    @staticmethod
+    def start_over() -> None:
         """Forget what was measured."""
-        cls.decisions, cls.seconds, cls.interlude_seconds, cls.peak_mib = 0, 0.0, 0.0, []
+        Probed.decisions, Probed.seconds, Probed.interlude_seconds, Probed.peak_mib = 0, 0.0, 0.0, []
 
     def step(self) -> None:
         """Step, and measure."""
         start = time.perf_counter()
         super().step()
-        ProbedBall.seconds += time.perf_counter() - start
-        ProbedBall.decisions += 1
-        if ProbedBall.decisions % INTERVAL == 0:
+        Probed.seconds += time.perf_counter() - start
+        Probed.decisions += 1
+        if Probed.decisions % INTERVAL == 0:
             start = time.perf_counter()
-            ProbedBall.peak_mib.append(peak_memory_mib())
-            ProbedBall.interlude()
-            ProbedBall.interlude_seconds += time.perf_counter() - start
+            Probed.peak_mib.append(peak_memory_mib())
+            Probed.interlude()
+            Probed.interlude_seconds += time.perf_counter() - start
 
     def set_actions(self, behavior_name: BehaviorName, action: ActionTuple) -> None:
         """Set the actions, and measure."""
         start = time.perf_counter()
         super().set_actions(behavior_name, action)
-        ProbedBall.seconds += time.perf_counter() - start
+        Probed.seconds += time.perf_counter() - start
 
     def get_steps(self, behavior_name: BehaviorName) -> Tuple[DecisionSteps, TerminalSteps]:
         """Return the steps, and measure."""
         start = time.perf_counter()
         steps = super().get_steps(behavior_name)
-        ProbedBall.seconds += time.perf_counter() - start
+        Probed.seconds += time.perf_counter() - start
         return steps
+
+
+class ProbedBall(Probed, Ball3DEnv):
+    """The built-in 3DBall."""
+
+
+class ProbedGrid(Probed, GridWorldEnv):
+    """The built-in GridWorld."""
 
 
 def peak_memory_mib() -> float:

@@ -1,4 +1,4 @@
-"""Training 3DBall as shipped, for a number of steps, with the probed environment."""
+"""Training as shipped, for a number of steps, with a probed environment."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ import tempfile
 from pathlib import Path
 from typing import Any, Dict
 
-from benchmarks.probe import ProbedBall
+from benchmarks.probe import Probed
 from mlagents.trainers import learn
 from mlagents_envs import timers
 
-CONFIG = Path(__file__).parent.parent / "config" / "ppo" / "3DBall.yaml"
-
-
+CONFIGS = Path(__file__).parent.parent / "config" / "ppo"
 PROBED_BALL = "module:benchmarks.probe:ProbedBall"
 
 
-def train(max_steps: int, seed: int = 1, env: str = PROBED_BALL, **settings: Any) -> Dict[str, Any]:
+def train(
+    max_steps: int, seed: int = 1, env: str = PROBED_BALL, behavior: str = "3DBall", **settings: Any
+) -> Dict[str, Any]:
     """Train for `max_steps`, quietly; return the timers of the training loop, as `timers.json` has them.
 
     :param env: as ``--env`` takes it.
+    :param behavior: whose configuration to take.
     :param settings: of the behaviour, where they are to be others than in the configuration.
 
     Schedules run over the whole training, so that a part of it has the cost and the course of the real one.
     """
-    ProbedBall.start_over()
+    Probed.start_over()
     with tempfile.TemporaryDirectory() as results, contextlib.redirect_stdout(io.StringIO()):
-        arguments = [str(CONFIG), "--env", env, "--seed", str(seed)]
+        arguments = [str(CONFIGS / f"{behavior}.yaml"), "--env", env, "--seed", str(seed)]
         options = learn.parse_command_line([*arguments, "--results-dir", results, "--torch-device", "cpu"])
         for name, value in {"max_steps": max_steps, **settings}.items():
-            setattr(options.behaviors["3DBall"], name, value)
+            setattr(options.behaviors[behavior], name, value)
         learn.run_cli(options)
     loop: Dict[str, Any] = _find(timers.get_timer_tree(), "TrainerController.advance")
     return loop

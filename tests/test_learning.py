@@ -113,6 +113,12 @@ def test_3dball_is_solved_and_its_model_plays(tmp_path, seed):
     assert greedy_return(run / "3DBall.onnx", seed=100 + seed) >= 95.0
 
 
+def test_3dball_is_solved_by_sac_and_its_model_plays(tmp_path):
+    run = learn(ROOT / "config" / "sac" / "3DBall.yaml", "3DBall", 1, tmp_path)
+    assert mean_return_at_the_end(run, "3DBall") >= 95.0
+    assert greedy_return(run / "3DBall.onnx", seed=101) >= 95.0
+
+
 def test_3dball_is_solved_over_the_wire_in_two_processes(tmp_path):
     executable = shutil.which("mlagents-env", path=str(Path(sys.executable).parent))
     run = learn("3DBall.yaml", executable, 1, tmp_path, "--num-envs", "2", "--env-args", "3DBall")

@@ -101,14 +101,16 @@ class ObservationField(AgentBufferField):
         return rows[0]
 
     def part(self, start: int, end: int) -> AgentBufferField:
-        """Return rows `start` to `end`, as copies."""
+        """Return rows `start` to `end`, as copies, which are made when they are first read."""
         field: AgentBufferField = self[start:end]
         return field
 
     def take(self, order: np.ndarray) -> AgentBufferField:
-        """Return the rows at `order`, as copies."""
-        places = self._places.to_ndarray().take(order)
-        return AgentBufferField.holding(as_floats(self._stored(places)), self.padding_value)
+        """Return the rows at `order`, as copies, which are made when they are first read."""
+        taken = _TakenField()
+        taken.padding_value, taken._log, taken._blocks = self.padding_value, self._log, dict(self._blocks)
+        taken._places = AgentBufferField.holding(self._places.to_ndarray().take(order))
+        return taken
 
     # What leaves the rows where they are
 
@@ -152,10 +154,22 @@ class ObservationField(AgentBufferField):
         _ordinary(self).reset_field()
 
 
+class _TakenField(ObservationField):
+    """Rows of a minibatch: as soon as they are read, an ordinary field. Not all of them are."""
+
+    def _rows(self) -> np.ndarray:
+        return _ordinary(self)._rows()
+
+    def __getitem__(self, index: Any) -> Any:
+        return _ordinary(self)[index]
+
+
 def _ordinary(field: AgentBufferField) -> AgentBufferField:
     """Make a field one that has its rows for itself, if it is not yet; return it."""
     if isinstance(field, ObservationField):
-        copied = AgentBufferField() if field._log is None else field.take(np.arange(len(field)))
+        copied = AgentBufferField()
+        if field._log is not None:
+            copied = AgentBufferField.holding(as_floats(field._stored(field._places.to_ndarray())))
         copied.padding_value = field.padding_value
         # It is the same object to whoever has read it from the buffer before.
         field.__class__ = AgentBufferField  # type: ignore[assignment]

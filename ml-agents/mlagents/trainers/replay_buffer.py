@@ -1,4 +1,4 @@
-"""The buffer of trainers that learn from what was done long ago: observations in little memory."""
+"""The buffers of trainers: observations in little memory, and in minibatches without copies of what is not read."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from mlagents.trainers.buffer_file import FileColumn, opened, rows_at_once
 from mlagents.trainers.observation_field import ObservationField
 
 
-class ReplayBuffer(AgentBuffer):
-    """An `AgentBuffer` that keeps no observation twice, and images of 8 bits as bytes.
+class RolloutBuffer(AgentBuffer):
+    """An `AgentBuffer` that keeps no image twice, and images of 8 bits as bytes; it shuffles them without moving them.
 
-    It differs in nothing else but that of its columns of observations one reads copies. Next observations are not
-    kept where they are the following row's observations; see `ObservationLog`. A column that is written to otherwise
-    than by `resequence_and_append` becomes an ordinary one.
+    It differs in nothing else but that of its columns of images one reads copies. Next images are not kept where they
+    are the following row's; see `ObservationLog`. A column that is written to otherwise than by
+    `resequence_and_append` becomes an ordinary one.
     """
+
+    def _is_compact(self, obs: np.ndarray) -> bool:
+        """Return whether such rows are kept in a log: where they are small, a column is read faster."""
+        return obs.ndim == 4
 
     def _new_field(self, key: AgentBufferKey) -> AgentBufferField:
         prefix = key[0] if isinstance(key, tuple) else None
@@ -36,7 +40,7 @@ class ReplayBuffer(AgentBuffer):
         field, next_field = self[key], self[next_key]
         if not (isinstance(field, ObservationField) and isinstance(next_field, ObservationField)):
             return False
-        if not (isinstance(obs, np.ndarray) and isinstance(next_obs, np.ndarray)):
+        if not (isinstance(obs, np.ndarray) and isinstance(next_obs, np.ndarray) and self._is_compact(obs)):
             return False
         return ObservationField.append_transitions(field, next_field, obs, next_obs)
 
@@ -45,7 +49,7 @@ class ReplayBuffer(AgentBuffer):
 
         :raises BufferException: the file is damaged or another one; the buffer stays as it was.
         """
-        loaded = ReplayBuffer()
+        loaded = type(self)()
         with opened(file_object) as columns:
             for key, next_key in _pairs(columns):
                 loaded._load_observations(key, next_key, columns[key], columns[next_key])
@@ -67,6 +71,13 @@ class ReplayBuffer(AgentBuffer):
                 del self[key], self[next_key]
                 return
         self[key].padding_value, self[next_key].padding_value = column.padding_value, next_column.padding_value
+
+
+class ReplayBuffer(RolloutBuffer):
+    """The same for observations of all kinds: the buffer of trainers that learn from what was done long ago."""
+
+    def _is_compact(self, obs: np.ndarray) -> bool:
+        return True
 
 
 def _pairs(columns: Mapping[AgentBufferKey, Any]) -> List[Tuple[AgentBufferKey, AgentBufferKey]]:

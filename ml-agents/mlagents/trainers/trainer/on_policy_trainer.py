@@ -7,6 +7,7 @@ from collections import defaultdict
 from typing import Any, Dict, List
 
 from mlagents.trainers.buffer import BufferKey
+from mlagents.trainers.replay_buffer import RolloutBuffer
 from mlagents.trainers.settings import TrainerSettings
 from mlagents.trainers.trainer.rl_trainer import RLTrainer
 from mlagents.trainers.trajectory import Trajectory
@@ -40,6 +41,7 @@ class OnPolicyTrainer(RLTrainer):
         artifact_path: str,
     ):
         super().__init__(behavior_name, trainer_settings, training, load, artifact_path, reward_buff_cap)
+        self.update_buffer = RolloutBuffer()
         # Of a class of the plug-in's own, which has what is read here.
         self.hyperparameters: Any = trainer_settings.hyperparameters
         self.seed = seed
