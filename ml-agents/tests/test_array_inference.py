@@ -229,6 +229,38 @@ def test_choices_come_as_often_as_they_are_probable_and_forbidden_ones_never():
     assert together == pytest.approx(probs[0][0] * probs[1][0], abs=5 * 0.5 / np.sqrt(n))  # branches are independent
 
 
+@hypothesis_settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    network_shapes,
+    st.sampled_from([SPECS, SPECS[:1]]),
+    st.sampled_from([HYBRID, ActionSpec(1, ()), ActionSpec(0, (3, 2))]),
+    st.booleans(),
+    st.sampled_from([2, 6, 30]),
+)
+def test_a_memory_is_handed_on_as_in_torch(shape, specs, action_spec, shared, memory_size):
+    torch.manual_seed(1)
+    memory = NetworkSettings.MemorySettings(memory_size=memory_size)
+    network_settings = NetworkSettings(**{**shape, "memory": memory, "deterministic": True})
+    kind = SharedActorCritic if shared else SimpleActor
+    arguments = (specs, network_settings, action_spec, STREAMS) if shared else (specs, network_settings, action_spec)
+    actor = stir(kind(*arguments))
+    arrays = ArrayActor.of(actor)
+    assert arrays.memory_size == memory_size
+    ours = np.zeros((4, memory_size), dtype=np.float32)
+    theirs = torch.zeros(1, 4, memory_size)
+    for step in range(10):
+        obs = observations(4, specs, seed=step)
+        decision, ours = arrays.act_with_memory(obs, None, ours)
+        with torch.no_grad():
+            action, run_out, theirs = actor.get_action_and_stats(tensors(obs), memories=theirs)
+        assert ours.dtype == np.float32
+        close(ours, theirs[0])
+        close(decision.action.continuous, action.to_action_tuple().continuous)
+        np.testing.assert_array_equal(decision.action.discrete, action.to_action_tuple().discrete)
+        close(decision.log_probs.continuous, run_out["log_probs"].to_log_probs_tuple().continuous)
+        close(decision.entropy, run_out["entropy"])
+
+
 def test_the_seed_decides_what_is_drawn():
     actor, obs = ArrayActor.of(make_actor()), observations()
     drawn = []

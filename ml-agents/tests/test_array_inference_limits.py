@@ -295,3 +295,13 @@ def test_whether_actions_are_drawn_is_read_at_each_use():
 def test_goals_and_entities_are_left_to_torch(spec):
     assert ArrayActor.of(SimpleActor([*SPECS, spec], SETTINGS, HYBRID)) is None
     assert ArrayCritic.of(ValueNetwork(STREAMS, [*SPECS, spec], SETTINGS)) is None
+
+
+def test_memories_of_other_kinds_and_those_of_critics_are_left_to_torch():
+    settings = NetworkSettings(hidden_units=8, memory=NetworkSettings.MemorySettings(memory_size=6))
+    actor = SimpleActor(SPECS, settings, HYBRID)
+    assert ArrayActor.of(actor) is not None
+    assert ArrayCritic.of(ValueNetwork(STREAMS, SPECS, settings)) is None
+    for variant in ({"num_layers": 2}, {"bidirectional": True}, {"bias": False}):
+        actor.network_body.lstm.lstm = nn.LSTM(8, 3, batch_first=True, **variant)
+        assert ArrayActor.of(actor) is None

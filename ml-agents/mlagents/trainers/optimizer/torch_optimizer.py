@@ -144,11 +144,13 @@ class TorchOptimizer(Optimizer):
         for start in range(0, n_steps, length):
             end = min(start + length, n_steps)
             memories[start:end] = ModelUtils.to_numpy(memory[0])
-            values, memory = self._critic_pass([tensor[start:end] for tensor in tensors], memory)
+            # What came after an episode's last step is valued with it: nobody asks for the memory in between.
+            n_after = int(batch.ends_episode and end == n_steps)
+            values, memory = self._critic_pass([tensor[start : end + n_after] for tensor in tensors], memory)
             parts.append(values)
         if not batch.ends_episode:
             self.critic_memory_dict[agent_id] = memory
-        parts.append(self._critic_pass([tensor[n_steps:] for tensor in tensors], memory)[0])
+            parts.append(self._critic_pass([tensor[n_steps:] for tensor in tensors], memory)[0])
         estimates = {name: np.concatenate([values[name] for values in parts]) for name in parts[0]}
         return estimates, AgentBufferField.holding(memories)
 

@@ -80,7 +80,7 @@ class TorchPolicy(Policy):
             agents = GlobalAgentIds.of(global_agent_ids or GlobalAgentIds((0, decision_requests.agent_id)))
             return self._evaluate_with_memory(decision_requests, allowed, agents)
         arrays = self._array_actor.get(self.actor)
-        if arrays is not None:
+        if arrays is not None and not arrays.memory_size:
             return arrays.act(decision_requests.obs, allowed)._asdict()
         return self._evaluate_in_torch(decision_requests, allowed, None)[0]
 
@@ -88,14 +88,23 @@ class TorchPolicy(Policy):
         self, decision_requests: DecisionSteps, allowed: Optional[np.ndarray], agents: GlobalAgentIds
     ) -> Dict[str, Any]:
         memories = self._memories.get(agents, self.m_size)
-        before = torch.tensor(memories[None], device=default_device())
-        run_out, after = self._evaluate_in_torch(decision_requests, allowed, before)
+        run_out: Dict[str, Any]
+        after: Optional[np.ndarray] = None
+        arrays = self._array_actor.get(self.actor)
+        if arrays is not None and arrays.memory_size == self.m_size:
+            decision, after = arrays.act_with_memory(decision_requests.obs, allowed, memories)
+            run_out = decision._asdict()
+        else:
+            before = torch.tensor(memories[None], device=default_device())
+            run_out, new_memories = self._evaluate_in_torch(decision_requests, allowed, before)
+            if new_memories is not None:
+                after = _memory_rows(new_memories, memories.shape)
         run_out["memory_in"] = memories
         if after is not None:
-            run_out["memory_out"] = _memory_rows(after, memories.shape)
-            if np.isnan(run_out["memory_out"]).any():
+            run_out["memory_out"] = after
+            if np.isnan(after).any():
                 self._raise_not_finite("a memory")
-            self._memories.set(agents, run_out["memory_out"])
+            self._memories.set(agents, after)
         return run_out
 
     def _evaluate_in_torch(

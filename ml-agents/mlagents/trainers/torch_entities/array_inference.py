@@ -3,8 +3,9 @@
 For a dozen agents the arithmetic of such a network takes microseconds, and every call of torch around it takes as
 long. Where nothing is differentiated (acting, and the values of trajectories) the same formulas in NumPy therefore
 take a fraction of the time. They apply to networks that consist of our own modules only, on the CPU: vectors as
-observations, a body of linear layers, unsquashed normal or categorical distributions, value heads. For everything
-else `of` returns None, and torch does it. The torch modules are the definition; the tests compare the two.
+observations, a body of linear layers (and where it acts, a memory), unsquashed normal or categorical distributions,
+value heads. For everything else `of` returns None, and torch does it. The torch modules are the definition; the tests
+compare the two.
 
 Axis letters: B rows, C continuous actions, D branches.
 """
@@ -28,7 +29,7 @@ from mlagents.trainers.torch_entities.distributions import (
     MultiCategoricalDistribution,
 )
 from mlagents.trainers.torch_entities.encoders import Normalizer, VectorInput
-from mlagents.trainers.torch_entities.layers import LinearEncoder, Swish
+from mlagents.trainers.torch_entities.layers import LSTM, LinearEncoder, Swish
 from mlagents.trainers.torch_entities.networks import NetworkBody, SharedActorCritic, SimpleActor, ValueNetwork
 from mlagents.trainers.torch_entities.observation_encoder import ObservationEncoder
 from mlagents.trainers.trajectory import LogProbsTuple
@@ -44,6 +45,8 @@ _LAYOUT: Dict[str, type] = {
     r"network_body\._body_endoder\.seq_layers": nn.Sequential,
     r"network_body\._body_endoder\.seq_layers\.\d*[02468]": nn.Linear,
     r"network_body\._body_endoder\.seq_layers\.\d*[13579]": Swish,
+    r"network_body\.lstm": LSTM,
+    r"network_body\.lstm\.lstm": nn.LSTM,
     r"action_model": ActionModel,
     r"action_model\._continuous_distribution": GaussianDistribution,
     r"action_model\._continuous_distribution\.mu": nn.Linear,
@@ -130,6 +133,30 @@ class _ArrayBody:
         return features
 
 
+class _ArrayLSTM:
+    """One step of an `LSTM`: from features (B, H) and memories (B, M) to an output (B, M / 2) and the new memories."""
+
+    def __init__(self, lstm: LSTM):
+        from_input, from_hidden, *biases = (_array(parameter) for parameter in lstm.lstm.parameters())
+        self._weights = from_input.T, from_hidden.T
+        self._biases = biases
+
+    def __call__(self, features: np.ndarray, memories: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        hidden, cell = np.split(memories, 2, axis=1)
+        gates = features @ self._weights[0] + hidden @ self._weights[1]
+        gates += self._biases[0]
+        gates += self._biases[1]
+        into, keep, new, out = np.split(gates, 4, axis=1)  # torch's order
+        cell = _sigmoid(keep) * cell + _sigmoid(into) * np.tanh(new)
+        hidden = _sigmoid(out) * np.tanh(cell)
+        return hidden, np.concatenate([hidden, cell], axis=1)
+
+
+def _sigmoid(values: np.ndarray) -> np.ndarray:
+    sigmoid: np.ndarray = 1.0 / (1.0 + np.exp(-values))
+    return sigmoid
+
+
 class ArrayDecision(NamedTuple):
     """What an actor decides for B agents."""
 
@@ -176,6 +203,8 @@ class ArrayActor(_ArrayNetwork):
         super().__init__(network)
         model: ActionModel = network.action_model
         self._body = _ArrayBody(network.network_body)
+        self._lstm = None if network.network_body.lstm is None else _ArrayLSTM(network.network_body.lstm)
+        self.memory_size: int = network.network_body.memory_size
         self._model = model  # for its plain attributes, which may be set at any time
         self._gaussian: Optional[Tuple[np.ndarray, np.ndarray, np.ndarray]] = None
         if model._continuous_distribution is not None:
@@ -194,14 +223,28 @@ class ArrayActor(_ArrayNetwork):
         return gaussian is None or not (gaussian.conditional_sigma or gaussian.tanh_squash)
 
     def act(self, obs: Sequence[np.ndarray], allowed: Optional[np.ndarray]) -> ArrayDecision:
-        """Choose actions.
+        """Choose actions, without a memory.
 
         :param obs: per observation (B, size).
         :param allowed: (B, sum of branches), 1 = allowed and 0 = forbidden; None allows everything.
         """
-        action, env_action, log_probs = ActionTuple(), ActionTuple(), LogProbsTuple()
         with np.errstate(over="ignore"):  # exp(-x) of a very negative x; its quotient is 0, as it should be
-            features = self._body(obs)
+            return self._decide(self._body(obs), allowed)
+
+    def act_with_memory(
+        self, obs: Sequence[np.ndarray], allowed: Optional[np.ndarray], memories: np.ndarray
+    ) -> Tuple[ArrayDecision, np.ndarray]:
+        """Choose actions, and return the new memories too; see `act`.
+
+        :param memories: (B, memory_size).
+        """
+        assert self._lstm is not None
+        with np.errstate(over="ignore"):
+            features, memories = self._lstm(self._body(obs), memories)
+        return self._decide(features, allowed), memories
+
+    def _decide(self, features: np.ndarray, allowed: Optional[np.ndarray]) -> ArrayDecision:
+        action, env_action, log_probs = ActionTuple(), ActionTuple(), LogProbsTuple()
         entropy = np.zeros(len(features), dtype=np.float32)
         if self._gaussian is not None:
             continuous, log_densities, of_continuous = self._draw_continuous(features)
@@ -272,6 +315,7 @@ class ArrayCritic(_ArrayNetwork):
         return (
             type(network) in (ValueNetwork, SharedActorCritic)
             and super()._fits(network)
+            and network.network_body.lstm is None
             and all(head.out_features == 1 for head in network.value_heads.value_heads.values())
         )
 
@@ -318,7 +362,12 @@ def _is_as_made(name: str, module: nn.Module) -> bool:
         and not (module._forward_hooks or module._forward_pre_hooks)
         and _EVALUATING_METHODS.isdisjoint(vars(module))
         and not (isinstance(module, nn.Linear) and module.bias is None)
+        and not (isinstance(module, nn.LSTM) and _has_variants(module))
     )
+
+
+def _has_variants(lstm: nn.LSTM) -> bool:
+    return (lstm.num_layers, lstm.bidirectional, lstm.proj_size, lstm.bias) != (1, False, 0, True)
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
