@@ -11,23 +11,23 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mlagents_envs.base_env import ActionTuple
 from mlagents_envs.builtin.ball3d import Ball3DEnv
 
-ROOT = Path(__file__).parent.parent
+CONFIGS = Path(__file__).parent.parent / "config" / "ppo"
 
 pytestmark = pytest.mark.learning
 
 
 LAMPS = '''
 import numpy as np
-from mlagents_envs.base_env import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec, ObservationType
+from mlagents_envs.base_env import ActionSpec, BehaviorSpec, image_observation
 from mlagents_envs.vector_env import VectorEnv
 
-MOVES = DimensionProperty.TRANSLATIONAL_EQUIVARIANCE
-CAMERA = ObservationSpec((3, 20, 20), (DimensionProperty.NONE, MOVES, MOVES), ObservationType.DEFAULT, "camera")
+CAMERA = image_observation(3, 20, 20, "camera")
 
 
 class Lamps(VectorEnv):
@@ -70,7 +70,7 @@ behaviors:
 
 def learn(config, environment, seed, folder, *flags):
     """Run the command and return the folder of the run."""
-    command = [sys.executable, "-m", "mlagents.trainers.learn", str(ROOT / "config" / "ppo" / config)]
+    command = [sys.executable, "-m", "mlagents.trainers.learn", str(CONFIGS / config)]
     options = ["--env", environment, "--run-id", "run", "--seed", str(seed), "--torch-device", "cpu"]
     subprocess.run([*command, *options, *flags], cwd=folder, check=True, stdout=subprocess.DEVNULL)
     return folder / "results" / "run"
@@ -114,7 +114,7 @@ def test_3dball_is_solved_and_its_model_plays(tmp_path, seed):
 
 
 def test_3dball_is_solved_by_sac_and_its_model_plays(tmp_path):
-    run = learn(ROOT / "config" / "sac" / "3DBall.yaml", "3DBall", 1, tmp_path)
+    run = learn(CONFIGS.parent / "sac" / "3DBall.yaml", "3DBall", 1, tmp_path)
     assert mean_return_at_the_end(run, "3DBall") >= 95.0
     assert greedy_return(run / "3DBall.onnx", seed=101) >= 95.0
 
@@ -137,3 +137,31 @@ def test_what_is_seen_is_learned_from(tmp_path):
 def test_basic_is_solved(tmp_path):
     run = learn("Basic.yaml", "Basic", 1, tmp_path)
     assert mean_return_at_the_end(run, "Basic") >= 0.90
+
+
+def test_what_is_seen_and_asked_for_decides_where_to_go(tmp_path):
+    run = learn("GridWorld.yaml", "GridWorld", 1, tmp_path)
+    assert mean_return_at_the_end(run, "GridWorld") >= 0.8
+
+
+def test_hallway_is_solved(tmp_path):
+    run = learn("Hallway.yaml", "Hallway", 1, tmp_path)
+    assert mean_return_at_the_end(run, "Hallway") >= 0.8
+
+
+def test_hallway_is_not_solved_without_memory(tmp_path):
+    config = yaml.safe_load((CONFIGS / "Hallway.yaml").read_text())
+    del config["behaviors"]["Hallway"]["network_settings"]["memory"]
+    (tmp_path / "forgetful.yaml").write_text(yaml.safe_dump(config))
+    run = learn(tmp_path / "forgetful.yaml", "Hallway", 1, tmp_path)
+    assert mean_return_at_the_end(run, "Hallway") <= 0.1
+
+
+def test_sorter_is_solved(tmp_path):
+    run = learn("Sorter.yaml", "Sorter", 1, tmp_path)
+    assert mean_return_at_the_end(run, "Sorter") >= 0.8
+
+
+def test_sorter_is_not_solved_without_attention(tmp_path):
+    run = learn("Sorter.yaml", "module:mlagents_envs.builtin.sorter:FlatSorterEnv", 1, tmp_path)
+    assert mean_return_at_the_end(run, "Sorter") <= 0.3

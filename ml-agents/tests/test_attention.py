@@ -30,8 +30,9 @@ def encoder(*specs, h_size=16):
 
 
 class TestPadding:
-    @pytest.mark.parametrize("value", [0.05, -0.05, 1e-20, -1e-30, 1e-38, -1.5, 1e30])
+    @pytest.mark.parametrize("value", [0.05, -0.05, 1e-20, -1e-30, 1e-38, 1e-40, -1e-45, -1.5, 1e30])
     def test_a_row_with_any_value_is_no_padding(self, value):
+        """However small: squares of 1e-30 are 0, and 1e-45 is the smallest number there is."""
         rows = torch.zeros(2, 3, 4)
         rows[0, 1, 2] = rows[1, 0, 0] = value
         (mask,) = get_zero_entities_mask([rows])
@@ -132,9 +133,21 @@ def test_an_embedding_that_the_heads_do_not_divide_is_refused():
 def test_an_embedding_is_that_of_the_self_encoding_and_the_entity_in_one_row():
     embedding = EntityEmbedding(3, 5, 8)
     embedding.add_self_embedding(2)
+    torch.nn.init.normal_(embedding.self_ent_encoder.layers[0].bias)
     x_self, rows = torch.randn(4, 2), torch.randn(4, 5, 3)
     joined = torch.cat([x_self.unsqueeze(1).expand(-1, 5, -1), rows], dim=2)
     torch.testing.assert_close(embedding(x_self, rows), embedding.self_ent_encoder(joined), atol=1e-6, rtol=1e-5)
+
+
+def test_attention_starts_with_small_weights():
+    network = encoder(entities(3, 200), vector_observation(200, "self"), entities(2, 100))
+    attention, size = network.rsa, network.ATTENTION_EMBEDDING_SIZE
+    embeddings = [network.processors[index].self_ent_encoder.layers[0] for index in (0, 2)]
+    layers = [*embeddings, network.x_self_encoder.layers[0]]
+    layers += [attention.fc_q, attention.fc_k, attention.fc_v, attention.fc_out]
+    for layer in layers:
+        assert layer.weight.std().item() == pytest.approx(np.sqrt(0.125 / size), rel=0.03)
+        assert layer.bias.abs().max() == 0
 
 
 class TestObservations:
@@ -144,10 +157,17 @@ class TestObservations:
         assert network.x_self_encoder is None
         assert network([torch.randn(4, 3, 2)]).shape == (4, 128)
 
+    def test_entities_are_seen_beside_the_other_observations(self):
+        network = encoder(entities(3, 2), vector_observation(4, "self"))
+        rows, beside = torch.randn(2, 3, 2), torch.randn(2, 4)
+        attended = network([rows, beside])[:, 4:]
+        assert (network([rows, beside + 1])[:, 4:] - attended).abs().max() > 1e-3
+
     def test_entities_of_several_observations_are_attended_to_together(self):
         network = encoder(entities(3, 2), vector_observation(4, "self"), entities(2, 5))
         assert network.total_enc_size == 4 + 128
         first, beside, second = torch.randn(1, 3, 2), torch.randn(1, 4), torch.randn(1, 2, 5)
+        first[:, 1] = 0
         before = network([first, beside, second])
         assert before.shape == (1, 132)
         torch.testing.assert_close(before[:, :4], beside)

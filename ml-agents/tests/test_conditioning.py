@@ -4,16 +4,39 @@ import numpy as np
 import pytest
 import torch
 
+from mlagents.torch_utils import nn
 from mlagents.trainers.settings import ConditioningType, NetworkSettings
+from mlagents.trainers.torch_entities import encoders
 from mlagents.trainers.torch_entities.conditioning import ConditionalEncoder, HyperNetwork
+from mlagents.trainers.torch_entities.encoders import register_encoder
 from mlagents.trainers.torch_entities.layers import LinearEncoder
 from mlagents.trainers.torch_entities.networks import NetworkBody, ValueNetwork
 from mlagents_envs.base_env import DimensionProperty, ObservationSpec, ObservationType, vector_observation
 
 MOVES = DimensionProperty.TRANSLATIONAL_EQUIVARIANCE
-GOAL = ObservationSpec((3,), (DimensionProperty.NONE,), ObservationType.GOAL_SIGNAL, "goal")
-GOAL_IMAGE = ObservationSpec((1, 20, 20), (DimensionProperty.NONE, MOVES, MOVES), ObservationType.GOAL_SIGNAL, "image")
+PLANE = (MOVES, MOVES)
+
+
+def goal_of(shape, properties):
+    return ObservationSpec(shape, properties, ObservationType.GOAL_SIGNAL, "goal")
+
+
 SEEN = vector_observation(4, "seen")
+GOAL = goal_of((3,), (DimensionProperty.NONE,))
+GOAL_IMAGE = goal_of((1, 20, 20), (DimensionProperty.NONE, MOVES, MOVES))
+GOAL_ENTITIES = goal_of((2, 5), (DimensionProperty.VARIABLE_SIZE, DimensionProperty.NONE))
+GOAL_PLANE = goal_of((2, 3), PLANE)
+GOAL_KINDS = pytest.mark.parametrize(
+    ("goals", "size"),
+    [
+        ([GOAL], 3),
+        ([GOAL_IMAGE], 8),
+        ([GOAL_ENTITIES], 128),
+        ([GOAL_PLANE], 6),
+        ([GOAL_ENTITIES, GOAL_IMAGE, GOAL, GOAL_PLANE], 128 + 8 + 3 + 6),
+    ],
+    ids=["vector", "image", "entities", "of a plug-in", "all"],
+)
 
 
 @pytest.fixture(autouse=True)
@@ -21,25 +44,85 @@ def _seed():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _plane_encoder(monkeypatch):
+    """Register an encoder for planes, as a plug-in does, for one test."""
+    monkeypatch.setattr(encoders, "_factories", dict(encoders._factories))
+    register_encoder(PLANE)(lambda request: (nn.Flatten(), int(np.prod(request.observation_spec.shape))))
+
+
 def body(*specs, **settings):
     return NetworkBody(list(specs), NetworkSettings(**{"hidden_units": 8, **settings}))
 
 
-def test_a_generated_layer_is_one_of_its_own_for_each_row():
-    layer = HyperNetwork(3, 2, 4, 6, 2)
+def random_observations(specs, n_rows=4):
+    return [torch.rand(n_rows, *spec.shape) for spec in specs]
+
+
+def draw_anew(module):
+    """Give every parameter, biases too, a value that shows."""
     with torch.no_grad():
-        layer.bias.copy_(torch.tensor([1.0, -1.0]))
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.5)
+
+
+class Plain:
+    """The formulas row by row, in double precision."""
+
+    @staticmethod
+    def swish(x):
+        return x / (1 + np.exp(-x))
+
+    @staticmethod
+    def linear(layer, x):
+        return layer.weight.detach().double().numpy() @ x + layer.bias.detach().double().numpy()
+
+    @classmethod
+    def generated(cls, layer, x, goal):
+        """A `HyperNetwork`: hidden layers, their normalisation, and what makes weights of them."""
+        *hidden_layers, generator = [part for part in layer.hypernet if isinstance(part, nn.Linear)]
+        hidden = goal
+        for part in hidden_layers:
+            hidden = cls.swish(cls.linear(part, hidden))
+        hidden = (hidden - hidden.mean()) / np.sqrt(hidden.var() + 1e-5)
+        weights = cls.linear(generator, hidden).reshape(len(x), -1)
+        return x @ weights + layer.bias.detach().double().numpy()
+
+    @classmethod
+    def conditional(cls, encoder, x, goal):
+        for layer in encoder.layers:
+            if isinstance(layer, HyperNetwork):
+                x = cls.swish(cls.generated(layer, x, goal))
+            elif isinstance(layer, nn.Linear):
+                x = cls.swish(cls.linear(layer, x))
+        return x
+
+
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+def test_a_generated_layer_equals_its_plain_twin(num_layers):
+    layer = HyperNetwork(3, 2, 4, 6, num_layers)
+    draw_anew(layer)
+    assert sum(isinstance(part, nn.Linear) for part in layer.hypernet) == num_layers + 1
     inputs, goals = torch.randn(5, 3), torch.randn(5, 4)
-    outputs = layer(inputs, goals).detach().numpy()
-    for row in range(5):
-        weights = layer.hypernet(goals[row : row + 1]).reshape(3, 2).detach().numpy()
-        np.testing.assert_allclose(outputs[row], inputs[row].numpy() @ weights + [1, -1], rtol=1e-4, atol=1e-6)
-    assert np.abs(layer(inputs, goals.roll(1, 0)).detach().numpy() - outputs).max() > 1e-3
+    expected = [Plain.generated(layer, *row) for row in zip(inputs.double().numpy(), goals.double().numpy())]
+    np.testing.assert_allclose(layer(inputs, goals).detach().numpy(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("num_layers", "num_conditional_layers"), [(1, 1), (2, 1), (3, 1), (3, 2)])
+def test_a_conditional_encoder_equals_its_plain_twin(num_layers, num_conditional_layers):
+    encoder = ConditionalEncoder(3, 4, 6, num_layers, num_conditional_layers)
+    draw_anew(encoder)
+    kinds = [type(layer) for layer in encoder.layers[::2]]
+    assert kinds == [nn.Linear] * (num_layers - num_conditional_layers) + [HyperNetwork] * num_conditional_layers
+    inputs, goals = torch.randn(5, 3), torch.randn(5, 4)
+    expected = [Plain.conditional(encoder, *row) for row in zip(inputs.double().numpy(), goals.double().numpy())]
+    np.testing.assert_allclose(encoder(inputs, goals).detach().numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("n_goals", [1, 3, 200])
 def test_layers_that_rows_share_are_those_of_each_row(n_goals):
     layer = HyperNetwork(3, 2, 4, 6, 2)
+    draw_anew(layer)
     inputs, goals = torch.randn(200, 3), torch.randn(n_goals, 4)[torch.randint(n_goals, (200,))]
     gradients = []
     for given in (goals, goals.clone().requires_grad_()):  # a goal that is learned is not looked for among others
@@ -49,6 +132,16 @@ def test_layers_that_rows_share_are_those_of_each_row(n_goals):
         gradients.append([outputs.detach(), *(parameter.grad.clone() for parameter in layer.parameters())])
     for shared, own in zip(*gradients):
         torch.testing.assert_close(shared, own, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("n_goals", "n_generated"), [(1, 1), (6, 6), (7, 50)])
+def test_a_layer_is_generated_once_for_each_goal_where_goals_are_few(n_goals, n_generated):
+    """Few: no more than the hidden units of what generates, here 6."""
+    layer = HyperNetwork(3, 2, 4, 6, 2)
+    generated = []
+    layer.hypernet.register_forward_hook(lambda module, inputs, weights: generated.append(len(weights)))
+    layer(torch.randn(50, 3), torch.randn(n_goals, 4)[torch.arange(50) % n_goals])
+    assert generated == [n_generated]
 
 
 def test_generated_weights_start_small_enough():
@@ -61,39 +154,82 @@ def test_generated_weights_start_small_enough():
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 def test_the_last_layer_is_generated_from_the_goal(num_layers):
     network = body(SEEN, GOAL, num_layers=num_layers)
+    draw_anew(network)
     kinds = [type(layer) for layer in network._body_endoder.layers[::2]]
-    assert kinds == [torch.nn.Linear] * (num_layers - 1) + [HyperNetwork]
-    assert network._body_endoder.layers[-2].input_size == (7 if num_layers == 1 else 8)
-    features, _ = network([torch.randn(5, 4), torch.randn(5, 3)])
-    assert features.shape == (5, 8)
+    assert kinds == [nn.Linear] * (num_layers - 1) + [HyperNetwork]
+    seen, goals = torch.randn(5, 4), torch.randn(5, 3)
+    features, _ = network([seen, goals])
+    inputs = torch.cat([seen, goals], dim=1).double().numpy()
+    expected = [Plain.conditional(network._body_endoder, *row) for row in zip(inputs, goals.double().numpy())]
+    np.testing.assert_allclose(features.detach().numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_without_a_goal_or_without_conditioning_the_body_is_plain():
+def test_without_a_goal_the_body_is_plain():
     assert isinstance(body(SEEN)._body_endoder, LinearEncoder)
-    plain = body(SEEN, GOAL, goal_conditioning_type=ConditioningType.NONE)
-    assert isinstance(plain._body_endoder, LinearEncoder)
-    assert plain([torch.randn(2, 4), torch.randn(2, 3)])[0].shape == (2, 8)
 
 
-def test_a_goal_is_an_input_as_well_and_is_normalised_like_other_vectors():
-    network = body(SEEN, GOAL, normalize=True)
-    goals = torch.randn(100, 3) * 5 + 2
+@GOAL_KINDS
+def test_without_conditioning_a_goal_is_an_observation_like_others(goals, size):
+    network = body(SEEN, *goals, goal_conditioning_type=ConditioningType.NONE)
+    twins = [goal._replace(observation_type=ObservationType.DEFAULT) for goal in goals]
+    twin = body(SEEN, *twins)
+    assert isinstance(network._body_endoder, LinearEncoder)
+    twin.load_state_dict(network.state_dict())
+    observations = random_observations([SEEN, *goals])
+    assert torch.equal(network(observations)[0], twin(observations)[0])
+
+
+@GOAL_KINDS
+def test_the_encodings_of_goals_of_any_kinds_are_joined(goals, size):
+    """Those of entities, which come from attention, after the others."""
+    specs = [goals[0], SEEN, *goals[1:]]
+    network = body(*specs, normalize=True)
+    encoder = network.observation_encoder
+    assert encoder.total_goal_enc_size == size
+    observations = random_observations(specs)
+    encoding, goal_encoding = encoder.with_goals(observations)
+    assert goal_encoding.shape == (4, size)
+    torch.testing.assert_close(encoding, encoder(observations))
+    torch.testing.assert_close(goal_encoding, encoder.get_goal_encoding(observations))
+    parts = [
+        processor(observation)
+        for spec, processor, observation in zip(specs, encoder.processors, observations)
+        if spec in goals and spec is not GOAL_ENTITIES
+    ]
+    attended = [encoding[:, -128:]] if GOAL_ENTITIES in goals else []
+    torch.testing.assert_close(goal_encoding, torch.cat([*parts, *attended], dim=1))
+
+
+@GOAL_KINDS
+def test_every_goal_generates_and_every_encoder_of_goals_learns(goals, size):
+    """The plain layers are made to ignore the goals: what is left of their influence is the generated layer."""
+    specs = [SEEN, *goals]
+    network = body(*specs, num_layers=2)
+    with torch.no_grad():
+        network._body_endoder.layers[0].weight[:, SEEN.shape[0] :] = 0
+    observations = random_observations(specs)
+    features, _ = network(observations)
+    for index in range(1, len(specs)):
+        changed = [*observations]
+        changed[index] = 1 - observations[index]
+        assert (network(changed)[0] - features).abs().max() > 1e-5
+    features.square().sum().backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in network.observation_encoder.parameters())
+
+
+@GOAL_KINDS
+def test_a_batch_of_nobody(goals, size):
+    assert body(SEEN, *goals)(random_observations([SEEN, *goals], n_rows=0))[0].shape == (0, 8)
+
+
+def test_a_goal_is_normalised_like_other_vectors():
+    network, twin = body(SEEN, GOAL, normalize=True), body(SEEN, GOAL, normalize=True)
+    goals, seen = torch.randn(100, 3) * 5 + 2, torch.randn(100, 4)
     network.processors[1].update_normalization(goals)
-    seen = torch.randn(100, 4)
-    encoding, encoded_goals = network.observation_encoder.with_goals([seen, goals])
-    assert encoding.shape == (100, 7)
-    torch.testing.assert_close(encoding[:, 4:], encoded_goals)
+    encoded_goals = network.observation_encoder.get_goal_encoding([seen, goals])
     assert encoded_goals.abs().mean() < 1.2
-    torch.testing.assert_close(encoded_goals, network.observation_encoder.get_goal_encoding([seen, goals]))
-    torch.testing.assert_close(encoding, network.observation_encoder([seen, goals]))
-
-
-def test_an_image_may_be_the_goal():
-    network = body(GOAL_IMAGE, SEEN)
-    assert network.observation_encoder.total_goal_enc_size == 8
-    image, seen = torch.rand(2, 1, 20, 20), torch.randn(2, 4)
-    before, _ = network([image, seen])
-    assert (network([1 - image, seen])[0] - before).abs().max() > 1e-4
+    twin.copy_normalization(network)
+    assert torch.equal(twin.observation_encoder.get_goal_encoding([seen, goals]), encoded_goals)
 
 
 def test_actions_join_what_the_generated_layer_takes():

@@ -19,20 +19,21 @@ from mlagents_envs.side_channel.side_channel import SideChannel
 from mlagents_envs.vector_env import VectorEnv
 
 AGENTS_PER_AREA = 16
-MIN_TILES, MAX_TILES = 2, 8
-N_PLACES = 16
+MIN_TILES, MAX_TILES = 2, 6
+N_PLACES = 8
 """Places around an agent where a tile may lie."""
+NUMBERS = np.linspace(-1, 1, MAX_TILES)
 TILE_SIZE = 4
 
 
 class SorterEnv(VectorEnv):
-    """Sixteen agents per area, each amid a circle of two to eight tiles with different numbers.
+    """Sixteen agents per area, each amid a circle of two to six tiles in eight places, with different numbers.
 
-    An agent observes its tiles as entities (8, 4), in random order anew at every decision: 1 for a tile, the sine and
-    cosine of where it lies, and its number, between -1 and 1; rows beyond are zero. With two continuous actions it
-    points in a direction, sine and cosine, and touches the tile nearest to it. If it has the lowest number the agent
-    earns 1 divided by how many tiles there were, and the tile is gone; else it loses as much and the episode ends. A
-    perfect episode scores 1.
+    An agent observes its tiles as entities (6, 4), in random order anew at every decision: 1 for a tile, the sine and
+    cosine of where it lies, and its number, one of six between -1 and 1; rows beyond are zero. With two continuous
+    actions it points in a direction, sine and cosine, and touches the tile nearest to it. If that has the lowest number
+    the agent earns 1 divided by how many tiles there were, and the tile is gone; else it loses as much and the episode
+    ends. A perfect episode scores 1.
 
     :param seed: of the tiles.
     :param num_areas: how many times sixteen agents there are.
@@ -57,7 +58,7 @@ class SorterEnv(VectorEnv):
         n = len(indices)
         self._n_tiles[indices] = self.rng.integers(MIN_TILES, MAX_TILES + 1, size=n)
         self._place[indices] = self.rng.random((n, N_PLACES)).argsort(axis=1)[:, :MAX_TILES]
-        self._number[indices] = self.rng.uniform(-1, 1, size=(n, MAX_TILES))
+        self._number[indices] = NUMBERS[self.rng.random((n, MAX_TILES)).argsort(axis=1)]
         self._is_there[indices] = np.arange(MAX_TILES) < self._n_tiles[indices, None]
         return [self._observe(indices)]
 
