@@ -67,7 +67,7 @@ WORKLOADS = [
         16,
         128,
         {},
-        lambda adam: BareGridPPO(adam, 128, 16, 64, (3, gridworld.HEIGHT, gridworld.WIDTH)),
+        lambda adam: BareGridPPO(adam, 128, 16, 128, (3, gridworld.HEIGHT, gridworld.WIDTH)),
     ),
 ]
 

@@ -214,7 +214,7 @@ def test_every_goal_generates_and_every_encoder_of_goals_learns(goals, size):
         changed[index] = 1 - observations[index]
         assert (network(changed)[0] - features).abs().max() > 1e-5
     features.square().sum().backward()
-    assert all(parameter.grad.abs().max() > 0 for parameter in network.observation_encoder.parameters())
+    assert all(parameter.grad.abs().max() > 0 for parameter in network.processors.parameters())
 
 
 @GOAL_KINDS

@@ -25,30 +25,32 @@ from mlagents_envs.base_env import (
     vector_observation,
 )
 
-N_STEPS, N_AGENTS, N_SAMPLES = 20, 3, 4000
-LEVEL = 1e-6
-"""How often a test of samples may fail where nothing is wrong."""
+N_STEPS, N_AGENTS, N_SAMPLES = 20, 7, 20000
+LEVEL = 1e-8
+"""How often one test of samples may fail where nothing is wrong; there are a few dozen."""
 MOVES = DimensionProperty.TRANSLATIONAL_EQUIVARIANCE
+
+
+def observation(shape, properties, name):
+    return ObservationSpec(shape, properties, ObservationType.DEFAULT, name)
 
 
 def image(rng, smallest=36):
     shape = (int(rng.integers(1, 4)), *map(int, rng.integers(smallest, smallest + 12, size=2)))
-    return ObservationSpec(shape, (DimensionProperty.NONE, MOVES, MOVES), ObservationType.DEFAULT, "image")
+    return observation(shape, (DimensionProperty.NONE, MOVES, MOVES), "image")
 
 
 def vector(rng):
-    return vector_observation(int(rng.integers(1, 7)), "vector")
+    return observation((int(rng.integers(1, 7)),), (DimensionProperty.NONE,), "vector")
 
 
 def entities(rng):
     shape = int(rng.integers(1, 8)), int(rng.integers(1, 6))
-    properties = DimensionProperty.VARIABLE_SIZE, DimensionProperty.NONE
-    return ObservationSpec(shape, properties, ObservationType.DEFAULT, "entities")
+    return observation(shape, (DimensionProperty.VARIABLE_SIZE, DimensionProperty.NONE), "entities")
 
 
-def goal(rng):
-    size = int(rng.integers(1, 5))
-    return ObservationSpec((size,), (DimensionProperty.NONE,), ObservationType.GOAL_SIGNAL, "goal")
+def goal(kind):
+    return lambda rng: kind(rng)._replace(observation_type=ObservationType.GOAL_SIGNAL)
 
 
 OBSERVATIONS = {
@@ -56,9 +58,10 @@ OBSERVATIONS = {
     **{f"image, {it.value}": ((image,), {"vis_encode_type": it}) for it in EncoderType},
     "entities": ((entities, vector), {}),
     "entities alone": ((entities,), {}),
-    "goal, hyper": ((vector, goal), {"normalize": True}),
-    "goal, none": ((vector, goal), {"goal_conditioning_type": ConditioningType.NONE}),
-    "all": ((entities, image, goal, vector, entities), {"normalize": True}),
+    "goal, hyper": ((vector, goal(vector)), {"normalize": True}),
+    "goal, none": ((vector, goal(vector)), {"goal_conditioning_type": ConditioningType.NONE}),
+    "goals of all kinds": ((goal(entities), goal(image), vector, goal(vector)), {"normalize": True}),
+    "all": ((entities, image, goal(vector), vector, entities), {"normalize": True}),
 }
 ACTIONS = {"continuous": (True, False), "discrete": (False, True), "hybrid": (True, True)}
 POLICIES = {"ppo": {}, "sac": {"conditional_sigma": True, "tanh_squash": True}}
@@ -74,7 +77,8 @@ def make_policy(seed, observations, actions, has_memory, kind):
     action_spec = ActionSpec(int(rng.integers(1, 4)) if has_continuous else 0, branches)
     memory_size = 2 * int(rng.integers(2, 7))
     memory = NetworkSettings.MemorySettings(memory_size=memory_size) if has_memory else None
-    network_settings = NetworkSettings(hidden_units=int(rng.integers(4, 20)), memory=memory, **settings)
+    sizes = {"hidden_units": int(rng.integers(4, 20)), "num_layers": int(rng.integers(1, 4))}
+    network_settings = NetworkSettings(**sizes, memory=memory, **settings)
     spec = BehaviorSpec([make(rng) for make in makers], action_spec)
     policy = TorchPolicy(0, spec, network_settings, SimpleActor, POLICIES[kind])
     with torch.no_grad():
@@ -95,7 +99,7 @@ def random_inputs(policy, rng, n_agents):
         if observation.name == "image":
             values = rng.random((n_agents, *observation.shape))
         elif observation.name == "entities":
-            values *= rng.choice([0.0, 1.0, 1e-20], size=(n_agents, observation.shape[0], 1))
+            values *= rng.choice([0.0, 1.0, 1e-30], size=(n_agents, observation.shape[0], 1))
         inputs[f"obs_{index}"] = values.astype(np.float32)
     masks = [rng.random((n_agents, size)) < 0.7 for size in spec.action_spec.discrete_branches]
     for allowed in masks:
@@ -121,82 +125,106 @@ class Exported:
         return dict(zip(self.names, self.session.run(None, fed)))
 
 
+def distributions(policy, inputs, memories=None):
+    """Return what torch makes of inputs, and the memories after it, batch first as in an exported model."""
+    observations = [torch.from_numpy(value) for name, value in inputs.items() if name.startswith("obs_")]
+    with torch.no_grad():
+        before = None if memories is None else torch.from_numpy(memories).transpose(0, 1)
+        encoding, after = policy.actor.network_body(observations, memories=before)
+        dists = policy.actor.action_model._get_dists(encoding, torch.from_numpy(inputs["action_masks"]))
+    return dists, None if after is None else after.transpose(0, 1).contiguous().numpy()
+
+
+def assert_best_actions(outputs, dists, kind):
+    """Of normal distributions the mean, as `kind` gives it to the environment; of branches the most probable choice."""
+    if dists.continuous is not None:
+        mean = dists.continuous.mean.numpy()
+        best = np.tanh(mean) if kind == "sac" else np.clip(mean, -3, 3) / 3
+        np.testing.assert_allclose(outputs["deterministic_continuous_actions"], best, atol=1e-5, rtol=0)
+    if dists.discrete is not None:
+        best = np.stack([dist.probs.numpy().argmax(axis=1) for dist in dists.discrete], axis=1)
+        np.testing.assert_array_equal(outputs["deterministic_discrete_actions"], best)
+
+
 @pytest.mark.parametrize(("observations", "actions", "has_memory", "kind"), MATRIX)
 def test_what_leaves_nothing_to_chance_is_what_the_policy_does(
     observations, actions, has_memory, kind, tmp_path, unity_operators
 ):
-    policy, rng = make_policy(
-        MATRIX.index((observations, actions, has_memory, kind)), observations, actions, has_memory, kind
-    )
+    seed = MATRIX.index((observations, actions, has_memory, kind))
+    policy, rng = make_policy(seed, observations, actions, has_memory, kind)
     model = Exported(policy, tmp_path)
     assert {node.op_type for node in onnx.load(model.path).graph.node} <= unity_operators
     assert model.names == ModelSerializer(policy).output_names
-    memories = rng.normal(size=(N_AGENTS, 1, policy.m_size)).astype(np.float32)
-    theirs = memories
-    for _ in range(N_STEPS if has_memory else 2):
-        inputs = random_inputs(policy, rng, N_AGENTS)
-        outputs = model({**inputs, "recurrent_in": theirs})
-        obs = [torch.from_numpy(value) for name, value in inputs.items() if name.startswith("obs_")]
-        with torch.no_grad():
-            encoding, after = policy.actor.network_body(obs, memories=torch.from_numpy(memories).transpose(0, 1))
-            expected = policy.actor.action_model.get_action_out(encoding, torch.from_numpy(inputs["action_masks"]))
-        for name in ("deterministic_continuous", "deterministic_discrete"):
-            ours = getattr(expected, name)
-            if ours is not None:
-                np.testing.assert_allclose(outputs[f"{name}_actions"], ours.numpy(), atol=1e-5, rtol=0)
-        if has_memory:
-            memories, theirs = after.transpose(0, 1).contiguous().numpy(), outputs["recurrent_out"]
-            np.testing.assert_allclose(theirs, memories, atol=1e-5, rtol=0)
-    assert outputs.keys() >= {"version_number", "memory_size"}
+    if has_memory:
+        ours = theirs = rng.normal(size=(N_AGENTS, 1, policy.m_size)).astype(np.float32)
+        for _ in range(N_STEPS):
+            inputs = random_inputs(policy, rng, N_AGENTS)
+            outputs = model({**inputs, "recurrent_in": theirs})
+            dists, ours = distributions(policy, inputs, ours)
+            assert_best_actions(outputs, dists, kind)
+            theirs = outputs["recurrent_out"]
+            np.testing.assert_allclose(theirs, ours, atol=1e-5, rtol=0)
+    else:
+        for n_agents in (1, N_AGENTS):
+            inputs = random_inputs(policy, rng, n_agents)
+            assert_best_actions(model(inputs), distributions(policy, inputs)[0], kind)
 
 
 @pytest.mark.parametrize("kind", POLICIES)
 def test_samples_follow_the_distribution(kind, tmp_path):
-    policy, rng = make_policy(7, "vector", "hybrid", False, kind)
+    """Of two agents that see and may do different things, row after row in turn."""
+    policy, rng = make_policy(6, "vector", "hybrid", False, kind)
     onnxruntime.set_seed(3)
     model = Exported(policy, tmp_path)
-    one = random_inputs(policy, rng, 1)
-    branches = policy.behavior_spec.action_spec.discrete_branches
-    one["action_masks"][0, branches[0] - 1] = 0
-    one["action_masks"][0, : branches[0] - 1] = 1
-    outputs = model({name: np.repeat(value, N_SAMPLES, axis=0) for name, value in one.items()})
-    with torch.no_grad():
-        encoding, _ = policy.actor.network_body([torch.from_numpy(one["obs_0"])])
-        dists = policy.actor.action_model._get_dists(encoding, torch.from_numpy(one["action_masks"]))
-    mean, std = dists.continuous.mean[0].numpy(), dists.continuous.std[0].numpy()
-    for column, samples in enumerate(outputs["continuous_actions"].T):
-        if kind == "sac":
-            unsquashed, limit = np.arctanh(np.clip(samples.astype(float), -1 + 1e-7, 1 - 1e-7)), math.inf
-        else:
-            unsquashed, limit = samples[np.abs(samples) < 1] * 3, 3.0
-        assert follows_normal(unsquashed, mean[column], std[column], limit)
-        assert not follows_normal(unsquashed, mean[column] + 0.2 * std[column], std[column], limit)
-    for branch, dist in enumerate(dists.discrete):
-        probabilities = dist.probs[0].numpy().astype(float)
-        counts = np.bincount(outputs["discrete_actions"][:, branch], minlength=branches[branch])
-        assert follows_probabilities(counts, probabilities)
-        assert not follows_probabilities(counts, np.roll(probabilities, 1))
+    agents = random_inputs(policy, rng, 2)
+    assert (agents["action_masks"] == 0).any()
+    outputs = model({name: np.tile(value, (N_SAMPLES, 1)) for name, value in agents.items()})
+    dists, _ = distributions(policy, agents)
+    for agent in range(2):
+        continuous = outputs["continuous_actions"][agent::2].astype(np.float64)
+        unsquashed, limit = (np.arctanh(continuous), 8.0) if kind == "sac" else (continuous * 3, 3.0)
+        assert unsquashed.shape == (N_SAMPLES, 2)
+        means, stds = dists.continuous.mean[agent].tolist(), dists.continuous.std[agent].tolist()
+        for samples, mean, std in zip(unsquashed.T, means, stds):
+            assert follows_normal(samples, mean, std, limit)
+            assert not follows_normal(samples, mean + 0.1 * std, std, limit)
+            assert not follows_normal(samples, mean, 1.2 * std, limit)
+        assert are_uncorrelated(*continuous.T)
+
+        first, second = (dist.probs[agent].numpy().astype(np.float64) for dist in dists.discrete)
+        counts = np.zeros((len(first), len(second)))
+        np.add.at(counts, tuple(outputs["discrete_actions"][agent::2].T), 1)
+        assert counts.sum() == N_SAMPLES
+        assert follow_probabilities(counts, np.outer(first, second))
+        assert not follow_probabilities(counts, np.outer(np.roll(first, 1), second))
+        assert not follow_probabilities(counts, np.outer(first, np.roll(second, 1)))
 
 
 def follows_normal(samples, mean, std, limit):
-    """Return whether the test of Kolmogorov and Smirnov takes samples for normal ones between plus and minus limit."""
+    """Return whether samples, clipped beyond plus and minus limit, pass the test of Kolmogorov and Smirnov.
 
-    def cdf(value):
-        return 0.5 * (1 + math.erf((value - mean) / (std * math.sqrt(2))))
-
-    below, above = cdf(-limit), cdf(limit)
-    expected = (np.array([cdf(value) for value in np.sort(samples)]) - below) / (above - below)
+    By the bound of Dvoretzky, Kiefer and Wolfowitz with the constant of Massart (1990).
+    """
+    ordered = np.sort(samples)
+    inside = np.abs(ordered) < limit
+    expected = torch.special.ndtr(torch.from_numpy((ordered[inside] - mean) / std)).numpy()
     steps = np.arange(len(samples) + 1) / len(samples)
-    distance = max((steps[1:] - expected).max(), (expected - steps[:-1]).max())
+    distance = max((steps[1:][inside] - expected).max(), (expected - steps[:-1][inside]).max())
     return 2 * math.exp(-2 * len(samples) * distance**2) > LEVEL
 
 
-def follows_probabilities(counts, probabilities):
-    """Return whether a chi-square test takes counts for those of draws, by Laurent and Massart's bound of its tail."""
+def are_uncorrelated(first, second):
+    """Return whether the correlation of bounded values is within what chance makes, by the normal approximation."""
+    standard_score = np.corrcoef(first, second)[0, 1] * math.sqrt(len(first))
+    return math.erfc(abs(standard_score) / math.sqrt(2)) > LEVEL
+
+
+def follow_probabilities(counts, probabilities):
+    """Return whether counts pass a chi-square test, by the bound of its tail of Laurent and Massart (2000)."""
     possible = probabilities > 1e-9
     if counts[~possible].any():
         return False
     expected = counts.sum() * probabilities[possible]
-    freedom, x = max(possible.sum() - 1, 1), -math.log(LEVEL)
+    freedom, x = possible.sum() - 1, -math.log(LEVEL)
     statistic = ((counts[possible] - expected) ** 2 / expected).sum()
     return statistic < freedom + 2 * math.sqrt(freedom * x) + 2 * x
