@@ -157,11 +157,14 @@ class TestObservations:
         assert network.x_self_encoder is None
         assert network([torch.randn(4, 3, 2)]).shape == (4, 128)
 
-    def test_entities_are_seen_beside_the_other_observations(self):
-        network = encoder(entities(3, 2), vector_observation(4, "self"))
-        rows, beside = torch.randn(2, 3, 2), torch.randn(2, 4)
-        attended = network([rows, beside])[:, 4:]
-        assert (network([rows, beside + 1])[:, 4:] - attended).abs().max() > 1e-3
+    @pytest.mark.parametrize("present", [0, 2])
+    def test_entities_of_each_observation_are_seen_beside_what_else_there_is(self, present):
+        network = encoder(entities(3, 2), vector_observation(4, "self"), entities(2, 5))
+        observations = [torch.zeros(1, 3, 2), torch.randn(1, 4), torch.zeros(1, 2, 5)]
+        observations[present].normal_()
+        attended = network(observations)[:, 4:]
+        observations[1] += 1
+        assert (network(observations)[:, 4:] - attended).abs().max() > 1e-3
 
     def test_entities_of_several_observations_are_attended_to_together(self):
         network = encoder(entities(3, 2), vector_observation(4, "self"), entities(2, 5))

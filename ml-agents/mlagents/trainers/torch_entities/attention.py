@@ -106,7 +106,7 @@ class EntityEmbedding(nn.Module):
         if not self.self_size:
             return self.self_ent_encoder(entities)  # type: ignore[no-any-return]
         assert x_self is not None
-        linear, activation = self.self_ent_encoder.layers
+        linear, activation = self.self_ent_encoder.seq_layers
         assert isinstance(linear, nn.Linear)
         # One product for what is the same for all entities of a row, instead of one with each of them.
         of_self = nn.functional.linear(x_self, linear.weight.narrow(1, 0, self.self_size), linear.bias)
