@@ -22,7 +22,7 @@ from mlagents_envs.builtin.ball3d import Ball3DEnv
 
 MAX_STEPS = 200_000
 AGENTS, BATCH_SIZE = 12, 64
-TRAJECTORY_ROWS = 100
+ROWS_PER_VALUE_PASS = 256
 DECISIONS_PER_INTERLUDE, UPDATES_PER_INTERLUDE = 50, 30
 CLAIM = 0.30
 
@@ -55,7 +55,7 @@ class BareLoop:
     def __init__(self) -> None:
         self._env = Ball3DEnv(seed=1)
         self._env.reset()
-        self._trajectory = torch.randn(TRAJECTORY_ROWS, OBS)
+        self._collected = torch.randn(ROWS_PER_VALUE_PASS, OBS)
         acting = torch.randn(AGENTS, OBS)
         best: Dict[str, Tuple[float, int, BarePPO]] = {}
         for n_threads, adam in itertools.product((1, 2), ("fused", "foreach")):
@@ -63,7 +63,7 @@ class BareLoop:
             bare = BarePPO(adam, BATCH_SIZE)
             calls: Dict[str, Callable[[], object]] = {
                 "act": lambda bare=bare: bare.act(acting),  # type: ignore[misc]
-                "values": lambda bare=bare: bare.values(self._trajectory),  # type: ignore[misc]
+                "values": lambda bare=bare: bare.values(self._collected),  # type: ignore[misc]
                 "update": bare.update,
             }
             for name, call in calls.items():
@@ -74,7 +74,7 @@ class BareLoop:
         self._calls = dict.fromkeys(best, 0)
 
     def run(self) -> None:
-        """Act for some decisions with a trajectory's values now and then, then update."""
+        """Act for some decisions with values now and then, then update."""
         threads_before = torch.get_num_threads()
         name = self._env.behavior_name
         acting, valuing, updating = (self._best[kind][1] for kind in ("act", "values", "update"))
@@ -85,7 +85,7 @@ class BareLoop:
             self._env.set_actions(name, ActionTuple(env_actions.numpy()))
             self._env.step()
             if decision % 10 == 0:
-                self._timed("values", lambda: valuing.values(self._trajectory))
+                self._timed("values", lambda: valuing.values(self._collected))
         torch.set_num_threads(self._best["update"][0])
         for _ in range(UPDATES_PER_INTERLUDE):
             self._timed("update", updating.update)
@@ -109,12 +109,12 @@ def measure() -> Figures:
     Probed.interlude = bare.run
     tree = train(MAX_STEPS)
     decisions = Probed.decisions
-    trajectories = count(tree, "TorchOptimizer.get_trajectory_value_estimates")
+    value_passes = AGENTS * decisions / ROWS_PER_VALUE_PASS
     updates = count(tree, "ActorCriticOptimizer.update")
     measured = {
         "acting": seconds(tree, "TorchPolicy.evaluate"),
         "collecting": seconds(tree, "add_experiences"),
-        "trajectories": seconds(tree, "process_trajectory"),
+        "trajectories": seconds(tree, "process_trajectory") + seconds(tree, "_prepare_update"),
         "updates": seconds(tree, "_update_policy"),
     }
     total = tree["total"] - Probed.interlude_seconds
@@ -126,7 +126,7 @@ def measure() -> Figures:
         parts={
             f"acting ({decisions} forwards)": (measured["acting"], decisions * bare.mean("act")),
             "collecting": (measured["collecting"], 0.0),
-            f"trajectories ({trajectories})": (measured["trajectories"], trajectories * bare.mean("values")),
+            "trajectories": (measured["trajectories"], value_passes * bare.mean("values")),
             f"updates ({updates} minibatches)": (measured["updates"], updates * bare.mean("update")),
             "the loop around them": (rest, 0.0),
         },

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.bare_exchange import seconds_per_exchange
 from benchmarks.bare_ppo import OBS, BarePPO
-from benchmarks.end_to_end import AGENTS, BATCH_SIZE, TRAJECTORY_ROWS
+from benchmarks.end_to_end import AGENTS, BATCH_SIZE, ROWS_PER_VALUE_PASS
 from benchmarks.tables import print_table, seconds_per_call
 from benchmarks.training import count, seconds, train
 from mlagents_envs.base_env import ActionTuple, DecisionSteps, TerminalSteps
@@ -67,9 +67,9 @@ def _served(name: str, n_agents: int) -> Iterator[Served]:
         yield Served(Path(folder), name, n_agents)
 
 
-def _bare_arithmetic(counts: Dict[str, int]) -> float:
+def _bare_arithmetic(counts: Dict[str, float]) -> float:
     """Return how long so many forwards, value estimates and updates take in bare torch, each at its best."""
-    acting, trajectory = torch.randn(AGENTS, OBS), torch.randn(TRAJECTORY_ROWS, OBS)
+    acting, collected = torch.randn(AGENTS, OBS), torch.randn(ROWS_PER_VALUE_PASS, OBS)
     best: Dict[str, float] = {}
     threads_before = torch.get_num_threads()
     for n_threads, adam in itertools.product((1, 2), ("fused", "foreach")):
@@ -77,7 +77,7 @@ def _bare_arithmetic(counts: Dict[str, int]) -> float:
         bare = BarePPO(adam, BATCH_SIZE)
         calls: Dict[str, Callable[[], object]] = {
             "act": lambda bare=bare: bare.act(acting),  # type: ignore[misc]
-            "values": lambda bare=bare: bare.values(trajectory),  # type: ignore[misc]
+            "values": lambda bare=bare: bare.values(collected),  # type: ignore[misc]
             "update": bare.update,
         }
         for kind, call in calls.items():
@@ -95,7 +95,7 @@ def measure_training() -> List[float]:
     arithmetic = _bare_arithmetic(
         {
             "act": steps,
-            "values": count(tree, "TorchOptimizer.get_trajectory_value_estimates"),
+            "values": AGENTS * steps / ROWS_PER_VALUE_PASS,
             "update": count(tree, "ActorCriticOptimizer.update"),
         }
     )

@@ -1,6 +1,7 @@
 """What tests of training share: running the command, and reading back what a run wrote."""
 
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def _no_statistics_left_over():
 def _one_thread():
     """Tests run beside each other, and their networks are small."""
     torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # also where agents see images, and in processes that are started
 
 
 @pytest.fixture(scope="session")

@@ -199,15 +199,17 @@ class IgnoresMasks(PPOTrainer):
 
 
 class TakesInterruptionsForEnds(PPOTrainer):
-    def _evaluate_values(self, trajectory, buffer):
-        next_values = super()._evaluate_values(trajectory, buffer)
-        return dict.fromkeys(next_values, 0.0) if trajectory.done_reached else next_values
+    def _evaluate_values(self, buffer, endings):
+        all_next_values = super()._evaluate_values(buffer, endings)
+        return [
+            dict.fromkeys(next_values, 0.0) if ending.done_reached else next_values
+            for ending, next_values in zip(endings, all_next_values)
+        ]
 
 
 class LooksBeyondEnds(PPOTrainer):
-    def _evaluate_values(self, trajectory, buffer):
-        super()._evaluate_values(trajectory, buffer)
-        return self.optimizer.get_trajectory_value_estimates(buffer, trajectory.next_obs, False)[1]
+    def _evaluate_values(self, buffer, endings):
+        return super()._evaluate_values(buffer, [ending._replace(done_reached=False) for ending in endings])
 
 
 class NeverNormalizes(PPOTrainer):

@@ -120,6 +120,7 @@ def test_advantages_and_returns(make_trainer, shared_critic, ending, advantages,
     trainer = make_trainer(lambd=0.5, shared_critic=shared_critic)
     value_is_place(trainer.optimizer.critic)
     trainer._process_trajectory(trajectory(**ending))
+    trainer._prepare_update()
     buffer = trainer.update_buffer
     assert_column(buffer, RewardSignalUtil.value_estimates_key("extrinsic"), [1.0, 2.0])
     assert_column(buffer, RewardSignalUtil.rewards_key("extrinsic"), [1.0, 2.0])
@@ -153,6 +154,7 @@ def test_signals_are_averaged(make_trainer, ignore_done, advantages, returns):
         value_is_place(trainer.optimizer.critic, stream)
     trainer.optimizer.reward_signals["rnd"]._ignore_done = ignore_done
     trainer._process_trajectory(trajectory(done=True))
+    trainer._prepare_update()
     assert_column(trainer.update_buffer, RewardSignalUtil.rewards_key("rnd"), [2.0, 2.0])
     assert_column(trainer.update_buffer, BufferKey.ADVANTAGES, advantages)
     assert_column(trainer.update_buffer, BufferKey.DISCOUNTED_RETURNS, returns)
@@ -189,6 +191,7 @@ def test_statistics_take_each_trajectory_once_and_before_values_are_estimated(ma
     steps = trajectory(places=(6.0, 10.0), next_place=-3.0)
     before, _ = critic.critic_pass([torch.tensor([[6.0], [10.0]])])
     trainer._process_trajectory(steps)
+    trainer._prepare_update()
     for network in (actor, critic):
         normalizer = normalizer_of(network)
         # One row was there, 0 with a square of 1. Mean (0 + 6 + 10) / 3 = 16/3;
@@ -278,6 +281,7 @@ def test_advantages_are_normalised_over_the_buffer(make_trainer, record_updates)
     batches = record_updates(trainer)
     for _ in range(4):
         feed(trainer, 3)
+    trainer._prepare_update()
     raw = column(trainer.update_buffer, BufferKey.ADVANTAGES).copy()
     places = column(trainer.update_buffer, ObsUtil.get_name_at(0))[:, 0].copy()
     trainer.advance()
@@ -348,6 +352,7 @@ def test_values_are_kept_apart_from_returns_so_that_clipping_bites(make_trainer)
     value_is_place(trainer.optimizer.critic)
     # Values 1 and 2 are kept, returns are 2.5 and 4; then the critic moves to 1 + 1 and 2 + 1.
     trainer._process_trajectory(trajectory())
+    trainer._prepare_update()
     with torch.no_grad():
         trainer.optimizer.critic.value_heads.value_heads["extrinsic"].bias.add_(1.0)
     stats = trainer.optimizer.update(trainer.update_buffer, 2)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from mlagents.torch_utils.cpu_utils import get_num_threads_to_use
+from mlagents.torch_utils.cpu_utils import get_num_threads_for_images, get_num_threads_to_use
 
 if TYPE_CHECKING:
     from mlagents.trainers.settings import TorchSettings
 
-__all__ = ["default_device", "nn", "set_torch_config", "torch"]
+__all__ = ["default_device", "nn", "set_torch_config", "take_threads_for_images", "torch"]
 
 _device: torch.device | None = None
 
@@ -30,6 +30,11 @@ def set_torch_config(torch_settings: TorchSettings) -> None:
     # A default other than the CPU makes torch intercept every call, so the CPU, where calls are what costs, goes
     # without. On other devices plug-ins rely on it for the tensors that they make themselves.
     torch.set_default_device(None if _device.type == "cpu" else _device)
+
+
+def take_threads_for_images() -> None:
+    """Let torch compute with as many threads as networks that see images are worth."""
+    torch.set_num_threads(get_num_threads_for_images())
 
 
 def default_device() -> torch.device:

@@ -102,8 +102,7 @@ class ObservationField(AgentBufferField):
 
     def part(self, start: int, end: int) -> AgentBufferField:
         """Return rows `start` to `end`, as copies, which are made when they are first read."""
-        field: AgentBufferField = self[start:end]
-        return field
+        return self.take(np.arange(*slice(start, end).indices(len(self))))
 
     def take(self, order: np.ndarray) -> AgentBufferField:
         """Return the rows at `order`, as copies, which are made when they are first read."""

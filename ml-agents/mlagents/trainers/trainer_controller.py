@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Mapping, Optional
 
+from mlagents.torch_utils import take_threads_for_images
 from mlagents.trainers.agent_processor import AgentManager
 from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers
 from mlagents.trainers.env_manager import EnvironmentStep, EnvManager
@@ -132,6 +133,8 @@ class TrainerController:
         trainer = self.trainers.get(brain_name)
         if trainer is None:
             trainer = self._make_trainer(env_manager, brain_name)
+            if any(len(observation.shape) == 3 for observation in spec.observation_specs):
+                take_threads_for_images()
             trainer.add_policy(identifiers, trainer.create_policy(identifiers, spec))
             env_manager.on_training_started(brain_name, trainer.trainer_settings)
             if trainer.threaded and trainer.is_training:

@@ -161,6 +161,20 @@ def _shifted(column: np.ndarray, last: np.ndarray | int) -> np.ndarray:
     return shifted
 
 
+class TrajectoryEnding(NamedTuple):
+    """Where, in a buffer of several trajectories, one of them ends, and how."""
+
+    n_steps: int
+    agent_id: str
+    done_reached: bool
+    interrupted: bool
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing comes after."""
+        return self.done_reached and not self.interrupted
+
+
 class Trajectory:
     """Consecutive steps of one agent, up to the end of its episode or the time horizon.
 
@@ -214,6 +228,11 @@ class Trajectory:
     def interrupted(self) -> bool:
         """Whether the last step was cut by a maximum rather than finished."""
         return bool(self.columns.interrupted[-1])
+
+    @property
+    def ending(self) -> TrajectoryEnding:
+        """What is to be known of it besides its rows in a buffer."""
+        return TrajectoryEnding(len(self), self.agent_id, self.done_reached, self.interrupted)
 
     def to_agentbuffer(self) -> AgentBuffer:
         """Return the trajectory as training data, T rows, in columns of its own.

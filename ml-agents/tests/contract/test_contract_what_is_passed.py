@@ -135,6 +135,7 @@ def test_forward(trainer, remembers, tmp_path):
 
 def test_critic_pass_and_update_normalization_for_a_trajectory(trainer, lived, remembers):
     trainer._process_trajectory(lived)
+    trainer._prepare_update()
     actor = trainer.policy.actor
     (((buffer,)),) = actor.of("update_normalization")  # once, though it is actor and critic
     assert isinstance(buffer, AgentBuffer)
@@ -143,12 +144,13 @@ def test_critic_pass_and_update_normalization_for_a_trajectory(trainer, lived, r
     for obs, memories, sequence_length in passes:
         rows = len(obs[0])
         assert_tensors(obs, (rows, 2), (rows, 3))
-        assert sequence_length == rows
+        assert sequence_length == (rows if remembers else 1)
         assert memories is None if not remembers else memories.shape == (1, 1, M)
 
 
 def test_get_stats_and_critic_pass_for_a_minibatch(trainer, lived, remembers):
     trainer._process_trajectory(lived)
+    trainer._prepare_update()
     actor = trainer.policy.actor
     actor.calls.clear()
     trainer._update_policy()
@@ -191,6 +193,7 @@ def test_the_optimizers_methods(make_trainer, make_trajectory):
     trajectories = [make_trajectory(5), make_trajectory(4, done=True), make_trajectory(4, interrupted=True)]
     for lived in trajectories:
         trainer._process_trajectory(lived)
+    trainer._prepare_update()
     values = [call[1:] for call in calls]
     for (buffer, next_obs, done), lived, expected in zip(values, trajectories, (False, True, False), strict=True):
         assert isinstance(buffer, AgentBuffer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -16,8 +16,11 @@ from mlagents.trainers.torch_entities.components.reward_providers.reward_provide
     create_reward_provider,
 )
 from mlagents.trainers.torch_entities.utils import ModelUtils
-from mlagents.trainers.trajectory import ObsUtil
+from mlagents.trainers.trajectory import ObsUtil, TrajectoryEnding
 from mlagents_envs.timers import timed
+
+_ROWS_PER_PASS = 256
+"""Of the critic: beyond that a pass takes more memory, but no less time per row."""
 
 
 class TorchOptimizer(Optimizer):
@@ -101,12 +104,68 @@ class TorchOptimizer(Optimizer):
         if self.policy.use_recurrent:
             estimates, memories = self._values_by_sequence(obs, batch)
         else:
-            estimates = self._values(obs)
+            estimates = self._values(obs, len(obs[0]))
         next_values = {name: float(value[-1]) for name, value in estimates.items()}
         for name in next_values:
             if done and not self.reward_signals[name].ignore_done:
                 next_values[name] = 0.0
         return {name: value[:-1] for name, value in estimates.items()}, next_values, memories
+
+    @timed
+    def get_value_estimates(
+        self, buffer: AgentBuffer, endings: Sequence[TrajectoryEnding]
+    ) -> Tuple[Dict[str, np.ndarray], List[Dict[str, float]], Optional[AgentBufferField]]:
+        """Estimate the values of trajectories that stand in a buffer one behind the other, B rows in all.
+
+        The critic sees many rows at once, unless it has a memory, or `get_trajectory_value_estimates` was overridden.
+
+        :returns: as `get_trajectory_value_estimates` does: values (B,) by signal, for each trajectory the next value by
+            signal, and the critic's memories (B, M) or None.
+        """
+        overridden = type(self).get_trajectory_value_estimates is not TorchOptimizer.get_trajectory_value_estimates
+        if overridden or self.policy.use_recurrent:
+            return self._value_estimates_one_by_one(buffer, endings)
+        names = range(len(self.policy.behavior_spec.observation_specs))
+        lasts = np.cumsum([ending.n_steps for ending in endings]) - 1
+        is_final = np.array([ending.is_final for ending in endings])
+        values = self._values_of_rows([buffer[ObsUtil.get_name_at(index)] for index in names])
+        after = self._values_of_rows([buffer[ObsUtil.get_name_at_next(index)].take(lasts) for index in names])
+        for name, next_values in after.items():
+            if not self.reward_signals[name].ignore_done:
+                next_values[is_final] = 0.0
+        by_trajectory = [
+            {name: float(next_values[row]) for name, next_values in after.items()} for row in range(len(endings))
+        ]
+        return values, by_trajectory, None
+
+    def _value_estimates_one_by_one(
+        self, buffer: AgentBuffer, endings: Sequence[TrajectoryEnding]
+    ) -> Tuple[Dict[str, np.ndarray], List[Dict[str, float]], Optional[AgentBufferField]]:
+        all_values, all_next_values, all_memories = [], [], []
+        start = 0
+        for ending in endings:
+            part = buffer.make_mini_batch(start, start + ending.n_steps)
+            part.agent_id, part.ends_episode = ending.agent_id, ending.done_reached
+            n_obs = len(self.policy.behavior_spec.observation_specs)
+            next_obs = [rows[-1] for rows in ObsUtil.from_buffer_next(part, n_obs)]
+            values, next_values, memories = self.get_trajectory_value_estimates(part, next_obs, ending.is_final)
+            all_values.append(values)
+            all_next_values.append(next_values)
+            all_memories.append(memories)
+            start += ending.n_steps
+        joined = {name: np.concatenate([values[name] for values in all_values]) for name in all_values[0]}
+        if all_memories[0] is None:
+            return joined, all_next_values, None
+        memories = AgentBufferField.holding(np.concatenate([np.asarray(it) for it in all_memories]))
+        return joined, all_next_values, memories
+
+    def _values_of_rows(self, obs: List[AgentBufferField]) -> Dict[str, np.ndarray]:
+        """Return the critic's values (B,) of columns of observations by signal, not all rows at once."""
+        parts = [
+            self._values([column.part(start, start + _ROWS_PER_PASS).to_ndarray() for column in obs], sequence_length=1)
+            for start in range(0, len(obs[0]), _ROWS_PER_PASS)
+        ]
+        return {name: np.concatenate([values[name] for values in parts]) for name in parts[0]}
 
     def initial_memories(self, batch: AgentBuffer, key: BufferKey = BufferKey.MEMORY) -> Optional[torch.Tensor]:
         """Return what was remembered before the first step of each sequence of a minibatch, (1, S, M).
@@ -118,12 +177,13 @@ class TorchOptimizer(Optimizer):
             return None
         return ModelUtils.list_to_tensor(batch[key].to_ndarray()[:: self.policy.sequence_length]).unsqueeze(0)
 
-    def _values(self, obs: List[np.ndarray]) -> Dict[str, np.ndarray]:
-        """Return the critic's values (B,) of consecutive observations (B, *shape), by signal."""
+    def _values(self, obs: List[np.ndarray], sequence_length: int) -> Dict[str, np.ndarray]:
+        """Return the values (B,) that a critic without memory gives observations (B, *shape), by signal."""
         arrays = self._array_critic.get(self.critic)
         if arrays is not None:
             return arrays.values(obs)
-        values, _ = self._critic_pass([ModelUtils.list_to_tensor(observation) for observation in obs], None)
+        tensors = [ModelUtils.list_to_tensor(observation) for observation in obs]
+        values, _ = self._critic_pass(tensors, None, sequence_length)
         return values
 
     def _values_by_sequence(
@@ -146,18 +206,21 @@ class TorchOptimizer(Optimizer):
             memories[start:end] = ModelUtils.to_numpy(memory[0])
             # What came after an episode's last step is valued with it: nobody asks for the memory in between.
             n_after = int(batch.ends_episode and end == n_steps)
-            values, memory = self._critic_pass([tensor[start : end + n_after] for tensor in tensors], memory)
+            rows = [tensor[start : end + n_after] for tensor in tensors]
+            values, memory = self._critic_pass(rows, memory, len(rows[0]))
             parts.append(values)
         if not batch.ends_episode:
             self.critic_memory_dict[agent_id] = memory
-            parts.append(self._critic_pass([tensor[n_steps:] for tensor in tensors], memory)[0])
+            parts.append(self._critic_pass([tensor[n_steps:] for tensor in tensors], memory, 1)[0])
         estimates = {name: np.concatenate([values[name] for values in parts]) for name in parts[0]}
         return estimates, AgentBufferField.holding(memories)
 
     @torch.no_grad()
-    def _critic_pass(self, obs: List[torch.Tensor], memory: Any) -> Tuple[Dict[str, np.ndarray], Any]:
-        """Return the critic's values (B,) of consecutive observations by signal, and its memory after them."""
-        values, new_memory = self.critic.critic_pass(obs, memories=memory, sequence_length=len(obs[0]))
+    def _critic_pass(
+        self, obs: List[torch.Tensor], memory: Any, sequence_length: int
+    ) -> Tuple[Dict[str, np.ndarray], Any]:
+        """Return the critic's values (B,) of observations by signal, and its memory after them."""
+        values, new_memory = self.critic.critic_pass(obs, memories=memory, sequence_length=sequence_length)
         return {name: ModelUtils.to_numpy(value) for name, value in values.items()}, (
             memory if new_memory is None else new_memory
         )

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Dict, List, Type
+from typing import Any, ClassVar, Dict, List, Sequence, Type
 
 import numpy as np
 
 from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers
-from mlagents.trainers.buffer import AgentBuffer, BufferKey, RewardSignalUtil
+from mlagents.trainers.buffer import AgentBuffer, AgentBufferKey, BufferKey, RewardSignalUtil
 from mlagents.trainers.optimizer.torch_optimizer import TorchOptimizer
 from mlagents.trainers.policy.torch_policy import TorchPolicy
 from mlagents.trainers.settings import ActorCriticSettings, TrainerSettings
 from mlagents.trainers.torch_entities.networks import SharedActorCritic, SimpleActor
 from mlagents.trainers.trainer.on_policy_trainer import OnPolicyTrainer
 from mlagents.trainers.trainer.trainer_utils import get_gae
-from mlagents.trainers.trajectory import Trajectory
+from mlagents.trainers.trajectory import Trajectory, TrajectoryEnding
 from mlagents_envs.base_env import BehaviorSpec
 
 
@@ -46,6 +46,7 @@ class ActorCriticTrainer(OnPolicyTrainer):
     ):
         super().__init__(behavior_name, reward_buff_cap, trainer_settings, training, load, seed, artifact_path)
         self.shared_critic: bool = self.hyperparameters.shared_critic
+        self._incomplete: List[TrajectoryEnding] = []  # of the last rows of the update buffer, which lack values
 
     @classmethod
     def get_settings_type(cls) -> Type[Any]:
@@ -66,34 +67,78 @@ class ActorCriticTrainer(OnPolicyTrainer):
         return self.optimizer_class(self.policy, self.trainer_settings)
 
     def _process_trajectory(self, trajectory: Trajectory) -> None:
-        """Estimate values, rewards and advantages of a trajectory and add it to the update buffer."""
+        """Add a trajectory and its rewards to the update buffer.
+
+        Values and advantages follow when the update is due: the critic is asked about all that was collected at once
+        rather than about each trajectory. Only with memory they are there before the trajectory is cut into sequences,
+        since with each of them goes what the critic remembered at its start.
+        """
         super()._process_trajectory(trajectory)
         buffer = trajectory.to_agentbuffer()
         self._warn_if_group_reward(buffer)
         self._update_normalization(buffer)
-        next_values = self._evaluate_values(trajectory, buffer)
         self._evaluate_rewards(trajectory.agent_id, buffer)
-        self._compute_advantages(buffer, next_values)
+        if self.policy.use_recurrent:
+            self._complete(buffer, [trajectory.ending])
+        else:
+            self._incomplete.append(trajectory.ending)
         self._append_to_update_buffer(buffer)
         if trajectory.done_reached:
             self._update_end_episode_stats(trajectory.agent_id, self.optimizer)
 
-    def _evaluate_values(self, trajectory: Trajectory, buffer: AgentBuffer) -> Dict[str, float]:
-        """Put the critic's values into `buffer`; return by reward signal the value of what came after."""
-        done = trajectory.done_reached and not trajectory.interrupted
-        estimates, next_values, memories = self.optimizer.get_trajectory_value_estimates(
-            buffer, trajectory.next_obs, done
-        )
+    def _prepare_update(self) -> None:
+        """Estimate values and advantages of the trajectories that came since the last update."""
+        if not self._incomplete:
+            return
+        n_rows = self.update_buffer.num_experiences
+        n_complete = n_rows - sum(ending.n_steps for ending in self._incomplete)
+        rows = self.update_buffer.make_mini_batch(n_complete, n_rows)
+        for key in [key for key in rows if len(self.update_buffer[key]) == n_complete]:
+            del rows[key]  # what the rows before have, and these are to get
+        for key in self._complete(rows, self._incomplete):
+            self.update_buffer[key].extend(rows[key])
+        self._incomplete = []
+
+    def _clear_update_buffer(self) -> None:
+        """Drop the data of the next update."""
+        super()._clear_update_buffer()
+        self._incomplete = []
+
+    def _complete(self, buffer: AgentBuffer, endings: Sequence[TrajectoryEnding]) -> List[AgentBufferKey]:
+        """Add values and advantages to a buffer of trajectories; return the keys of the columns that are new."""
+        known = set(buffer)
+        all_next_values = self._evaluate_values(buffer, endings)
+        parts, start = [], 0
+        for ending, next_values in zip(endings, all_next_values):
+            part = buffer.make_mini_batch(start, start + ending.n_steps)
+            self._compute_advantages(part, next_values)
+            parts.append(part)
+            start += ending.n_steps
+        for key in parts[0]:
+            if key not in buffer:
+                buffer[key].set(np.concatenate([part[key].to_ndarray() for part in parts]))
+        return [key for key in buffer if key not in known]
+
+    def _evaluate_values(self, buffer: AgentBuffer, endings: Sequence[TrajectoryEnding]) -> List[Dict[str, float]]:
+        """Put the critic's values into `buffer`, whose rows are those of trajectories, one behind the other.
+
+        :returns: for each trajectory, by reward signal, the value of what came after.
+        """
+        estimates, next_values, memories = self.optimizer.get_value_estimates(buffer, endings)
         if memories is not None:
             buffer[BufferKey.CRITIC_MEMORY].set(memories)
         for name, values in estimates.items():
             buffer[RewardSignalUtil.value_estimates_key(name)].set(values)
             signal = self.optimizer.reward_signals[name].name.capitalize()
             self._stats_reporter.add_stat(f"Policy/{signal} Value Estimate", float(values.mean()))
-        return dict(next_values)
+        return list(next_values)
 
     def _compute_advantages(self, buffer: AgentBuffer, next_values: Dict[str, float]) -> None:
-        """Put advantages and returns of every reward signal into `buffer`, and their means over the signals."""
+        """Put advantages and returns of every reward signal, and their means over the signals, into `buffer`.
+
+        :param buffer: a trajectory's rewards and values (T,) among its columns, to which others may be added.
+        :param next_values: by reward signal the value of what came after.
+        """
         all_advantages: List[np.ndarray] = []
         all_returns: List[np.ndarray] = []
         for name, signal in self.optimizer.reward_signals.items():

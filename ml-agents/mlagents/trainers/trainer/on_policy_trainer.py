@@ -76,6 +76,7 @@ class OnPolicyTrainer(RLTrainer):
 
         A pass leaves out what is beyond its last whole minibatch.
         """
+        self._prepare_update()  # is done where `advance` is the trainer's own
         self.cumulative_returns_since_policy_update.clear()
         sequence_length = self.policy.sequence_length
         n_experiences = self.update_buffer.num_experiences

@@ -145,6 +145,9 @@ class RLTrainer(Trainer):
         if isinstance(self.model_saver, TorchModelSaver):
             self.model_saver.copy_final_model(checkpoint.file_path)
 
+    def _prepare_update(self) -> None:
+        """Do with the update buffer what is better done once than for each trajectory; by default nothing."""
+
     @abc.abstractmethod
     def _update_policy(self) -> bool:
         """Improve the policy on the update buffer; return whether it changed."""
@@ -253,6 +256,8 @@ class RLTrainer(Trainer):
         if not self.should_still_train:
             self._drop_surplus()
         elif self._is_ready_update():
+            with hierarchical_timer("_prepare_update"):
+                self._prepare_update()
             with hierarchical_timer("_update_policy"):
                 updated = self._update_policy()
             if updated:
