@@ -25,7 +25,7 @@ from mlagents_envs.base_env import ActionSpec, BehaviorSpec, vector_observation
 
 BATCH_SIZE = 128
 REPLAY, HORIZON = 50_000, 1000
-UPDATES_PER_TURN, TURNS = 200, 15
+UPDATES_PER_TURN, TURNS = 25, 120
 CLAIM = 0.85
 
 

@@ -8,6 +8,7 @@ from mlagents.torch_utils import nn
 from mlagents.trainers.buffer import AgentBuffer
 from mlagents.trainers.exception import UnityTrainerException
 from mlagents.trainers.settings import NetworkSettings
+from mlagents.trainers.torch_entities.action_model import ActionModel
 from mlagents.trainers.torch_entities.agent_action import AgentAction
 from mlagents.trainers.torch_entities.networks import (
     Actor,
@@ -20,7 +21,14 @@ from mlagents.trainers.torch_entities.networks import (
     ValueNetwork,
 )
 from mlagents.trainers.trajectory import ObsUtil
-from mlagents_envs.base_env import ActionSpec, vector_observation
+from mlagents_envs.base_env import (
+    ActionSpec,
+    DimensionProperty,
+    ObservationSpec,
+    ObservationType,
+    image_observation,
+    vector_observation,
+)
 
 SPECS = [vector_observation(4, "position"), vector_observation(3, "speed")]
 HYBRID = ActionSpec(2, (3,))
@@ -47,6 +55,31 @@ def test_a_body_joins_its_observations_and_actions():
     torch.testing.assert_close(encoding, body._body_endoder(torch.cat([*obs, actions], dim=1)))
     assert memories is None
     assert body.memory_size == 0
+
+
+GOAL = ObservationSpec((2,), (DimensionProperty.NONE,), ObservationType.GOAL_SIGNAL, "goal")
+ENTITIES = ObservationSpec(
+    (3, 4), (DimensionProperty.VARIABLE_SIZE, DimensionProperty.NONE), ObservationType.DEFAULT, "things"
+)
+
+
+@pytest.mark.parametrize(
+    ("specs", "is_learned"),
+    [
+        (SPECS, False),
+        ([*SPECS, GOAL], False),
+        ([*SPECS, image_observation(3, 20, 20, "camera")], True),
+        ([*SPECS, ENTITIES, GOAL], True),
+    ],
+    ids=["vectors", "goal", "image", "entities"],
+)
+def test_what_is_encoded_once_serves_several_calls(specs, is_learned):
+    body = NetworkBody(specs, settings(normalize=True), encoded_act_size=2)
+    obs = [torch.rand(6, *spec.shape) for spec in specs]
+    seen = body.encode(obs)
+    for actions in (torch.randn(6, 2), torch.randn(6, 2)):
+        torch.testing.assert_close(body(seen, actions=actions)[0], body(obs, actions=actions)[0])
+    assert body.observation_encoder.is_learned is is_learned
 
 
 def test_num_layers_counts_layers():
@@ -95,6 +128,41 @@ def test_an_actor_acts_and_evaluates_alike():
     np.testing.assert_array_equal(run_out["env_action"].continuous, clipped)
     np.testing.assert_array_equal(run_out["env_action"].discrete[:, 0], action.discrete_list[0][:, 0])
     assert memories is None
+
+
+def sampled(actor, masks):
+    """Return the log-probabilities of the same actions, as an actor gives them for acting and for a loss."""
+    obs = observations()
+    torch.manual_seed(1)
+    actions, run_out, _ = actor.get_action_and_stats(obs, masks=masks)
+    torch.manual_seed(1)
+    for_loss, log_probs = actor.sample_actions(obs, masks=masks)
+    assert torch.equal(actions.continuous_tensor, for_loss.continuous_tensor)
+    return run_out["log_probs"].flatten(), log_probs.flatten()
+
+
+def test_actions_for_a_loss_are_those_that_would_be_taken():
+    for_acting, for_loss = sampled(SimpleActor(SPECS, settings(), HYBRID), torch.ones(6, 3))
+    assert torch.equal(for_acting, for_loss)
+    assert for_loss.requires_grad
+
+
+def test_actions_for_a_loss_come_from_an_actor_that_acts_otherwise():
+    class Halving(SimpleActor):
+        def get_action_and_stats(self, *args, **kwargs):
+            action, run_out, memories = super().get_action_and_stats(*args, **kwargs)
+            return action._replace(continuous_tensor=action.continuous_tensor / 2), run_out, memories
+
+    class OwnActions(ActionModel):
+        def forward(self, inputs, masks):
+            action, log_probs, entropy = super().forward(inputs, masks)
+            return action._replace(continuous_tensor=action.continuous_tensor / 2), log_probs, entropy
+
+    replaced = SimpleActor(SPECS, settings(), HYBRID)
+    replaced.action_model = OwnActions(16, HYBRID)
+    for actor in (Halving(SPECS, settings(), HYBRID), replaced):
+        for_acting, for_loss = sampled(actor, torch.ones(6, 3))
+        assert torch.equal(for_acting, for_loss)
 
 
 def test_squashed_actions_go_to_the_environment_as_they_are():

@@ -149,8 +149,9 @@ class AgentBuffer(MutableMapping):  # type: ignore[type-arg]
             raise BufferException(
                 f"A buffer of {self.num_experiences} rows holds no sequence of {sequence_length} to sample."
             )
-        starts = np.random.randint(0, available, size=n_sequences) * sequence_length
-        order = (starts[:, None] + np.arange(sequence_length)).reshape(-1)
+        order = np.random.randint(0, available, size=n_sequences)
+        if sequence_length > 1:
+            order = (order[:, None] * sequence_length + np.arange(sequence_length)).reshape(-1)
         batch = AgentBuffer()
         for key, field in self._fields.items():
             batch._fields[key] = field.take(order)

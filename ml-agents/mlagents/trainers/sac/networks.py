@@ -5,11 +5,11 @@ Axis letters: B rows, S sequences, C continuous actions, D branches, N = sum of 
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple, Union
 
 from mlagents.torch_utils import nn, torch
 from mlagents.trainers.settings import NetworkSettings
-from mlagents.trainers.torch_entities.networks import ValueNetwork
+from mlagents.trainers.torch_entities.networks import Encoding, ValueNetwork
 from mlagents_envs.base_env import ActionSpec, ObservationSpec
 
 Streams = Dict[str, torch.Tensor]
@@ -40,9 +40,13 @@ class PolicyValueNetwork(nn.Module):
         """The size of the memory of each of the two (M), 0 for none."""
         return self.q1_network.memory_size
 
+    def encode(self, inputs: List[torch.Tensor]) -> Tuple[Encoding, Encoding]:
+        """Return what each network makes of the observations, which `forward` takes in their place."""
+        return self.q1_network.network_body.encode(inputs), self.q2_network.network_body.encode(inputs)
+
     def forward(
         self,
-        inputs: List[torch.Tensor],
+        inputs: Union[List[torch.Tensor], Tuple[Encoding, Encoding]],
         actions: Optional[torch.Tensor] = None,
         memories: Optional[torch.Tensor] = None,
         sequence_length: int = 1,
@@ -51,16 +55,18 @@ class PolicyValueNetwork(nn.Module):
     ) -> Tuple[Streams, Streams]:
         """Return what each network says by stream: (B,) without branches, else (B, N).
 
+        :param inputs: the observations, or for each network what it made of them.
         :param actions: (B, C), squashed.
         :param memories: (1, S, M), of both networks.
         :param q1_grad: whether the first is differentiated.
         :param q2_grad: whether the second is.
         """
-        arguments = inputs, actions, memories, sequence_length
+        q1_inputs, q2_inputs = inputs if isinstance(inputs, tuple) else (inputs, inputs)
+        arguments = actions, memories, sequence_length
         with torch.set_grad_enabled(torch.is_grad_enabled() and q1_grad):
-            q1_out, _ = self.q1_network(*arguments)
+            q1_out, _ = self.q1_network(q1_inputs, *arguments)
         with torch.set_grad_enabled(torch.is_grad_enabled() and q2_grad):
-            q2_out, _ = self.q2_network(*arguments)
+            q2_out, _ = self.q2_network(q2_inputs, *arguments)
         return q1_out, q2_out
 
 

@@ -26,7 +26,7 @@ from mlagents.trainers.settings.fields import FRACTION, Range
 from mlagents.trainers.torch_entities.action_log_probs import ActionLogProbs
 from mlagents.trainers.torch_entities.agent_action import AgentAction
 from mlagents.trainers.torch_entities.fused_adam import FusedAdam
-from mlagents.trainers.torch_entities.networks import ValueNetwork
+from mlagents.trainers.torch_entities.networks import Encoding, ValueNetwork
 from mlagents.trainers.torch_entities.utils import ModelUtils
 from mlagents.trainers.trajectory import ObsUtil
 from mlagents_envs.timers import timed
@@ -104,6 +104,8 @@ class TorchSACOptimizer(TorchOptimizer):
             nn.Parameter(torch.full((1,), math.log(self.init_entcoef))),
         ).to(default_device())
 
+        # Then each has to see for itself.
+        self._encoders_learn = self.critic.network_body.observation_encoder.is_learned
         self._n_rows_normalized = -1  # by the networks' statistics, which may come from a checkpoint
         # The order of parameters is that of Adam's state in a checkpoint.
         rate = settings.learning_rate
@@ -141,10 +143,10 @@ class TorchSACOptimizer(TorchOptimizer):
         q1_losses, q2_losses = [], []
         for name, gamma in zip(self.stream_names, self.gammas):
             goes_on = 1.0 - self.use_dones_in_backup[name] * dones
-            backup = rewards[name] + goes_on * gamma * target_values[name]
+            backup = torch.addcmul(rewards[name], goes_on, target_values[name], value=gamma)
             assert q1_out[name].shape == q2_out[name].shape == backup.shape
-            q1_losses.append(0.5 * ModelUtils.masked_mean((q1_out[name] - backup).square(), loss_masks))
-            q2_losses.append(0.5 * ModelUtils.masked_mean((q2_out[name] - backup).square(), loss_masks))
+            q1_losses.append(_half_squared_error(q1_out[name], backup, loss_masks))
+            q2_losses.append(_half_squared_error(q2_out[name], backup, loss_masks))
         return _mean(q1_losses), _mean(q2_losses)
 
     def sac_value_loss(
@@ -173,7 +175,7 @@ class TorchSACOptimizer(TorchOptimizer):
                 if self._branches:
                     target = target - self._weighted_negative_entropies(log_probs).mean(dim=1)
             assert value.shape == target.shape
-            losses.append(0.5 * ModelUtils.masked_mean((value - target).square(), loss_masks))
+            losses.append(_half_squared_error(value, target, loss_masks))
         return _mean(losses)
 
     def sac_policy_loss(
@@ -198,14 +200,14 @@ class TorchSACOptimizer(TorchOptimizer):
         That is equation 18 of the second paper with the weight's logarithm in the place of the weight, as in the
         authors' code.
         """
-        loss = torch.zeros((), device=default_device())
+        gains = []
         if log_probs.continuous_tensor is not None:
             missing = log_probs.continuous_tensor.detach().sum(dim=1) + self.target_entropy.continuous
-            loss = loss - ModelUtils.masked_mean(self.log_ent_coef.continuous * missing, loss_masks)
+            gains.append(ModelUtils.masked_mean(self.log_ent_coef.continuous * missing, loss_masks))
         if self._branches:
             missing = self._negative_entropies(log_probs).detach() + self._discrete_targets
-            loss = loss - ModelUtils.masked_mean(self.log_ent_coef.discrete * missing, loss_masks)
-        return loss
+            gains.append(ModelUtils.masked_mean(self.log_ent_coef.discrete * missing, loss_masks))
+        return -gains[0] if len(gains) == 1 else -gains[0] - gains[1]
 
     def _weighted_log_probs(self, log_probs: ActionLogProbs) -> Any:
         """Return the log-densities of continuous actions (B,), weighted; 0 where there are none."""
@@ -278,16 +280,17 @@ class TorchSACOptimizer(TorchOptimizer):
         self._copy_normalization()
         obs = ModelUtils.list_to_tensor_list(ObsUtil.from_buffer(batch, self._n_obs))
         length = self.policy.sequence_length
-        fresh, run_out, _ = self.policy.actor.get_action_and_stats(
+        fresh, log_probs = self.policy.actor.sample_actions(
             obs,
             masks=ModelUtils.list_to_tensor(batch[BufferKey.ACTION_MASK]) if self._branches else None,
             memories=self.initial_memories(batch),
             sequence_length=length,
         )
-        log_probs: ActionLogProbs = run_out["log_probs"]
-        q_taken, q_fresh = self._q_values(obs, AgentAction.from_buffer(batch), fresh)
+        seen = self.critic.network_body.encode(obs)
+        seen_by_q = self.q_network.encode(obs) if self._encoders_learn else (seen, seen)
+        q_taken, q_fresh = self._q_values(seen_by_q, AgentAction.from_buffer(batch), fresh)
         value_memories = self.initial_memories(batch, BufferKey.CRITIC_MEMORY)
-        values, _ = self.critic.critic_pass(obs, memories=value_memories, sequence_length=length)
+        values, _ = self.critic.critic_pass(seen, memories=value_memories, sequence_length=length)
         loss_masks = ModelUtils.list_to_tensor(batch[BufferKey.MASKS], torch.bool) if length > 1 else None
         rewards = {
             name: ModelUtils.list_to_tensor(batch[RewardSignalUtil.rewards_key(name)]) for name in self.stream_names
@@ -302,7 +305,7 @@ class TorchSACOptimizer(TorchOptimizer):
         )
 
     def _q_values(
-        self, obs: List[torch.Tensor], taken: AgentAction, fresh: AgentAction
+        self, seen: Tuple[Encoding, Encoding], taken: AgentAction, fresh: AgentAction
     ) -> Tuple[Tuple[Streams, Streams], Tuple[Streams, Streams]]:
         """Return what both Q-networks say of the actions that were taken, (B,), and of fresh ones, as they give it.
 
@@ -310,12 +313,12 @@ class TorchSACOptimizer(TorchOptimizer):
         """
         length, memories = self.policy.sequence_length, None
         if self.policy.use_recurrent:
-            memories = torch.zeros(1, len(obs[0]) // length, self.q_network.memory_size, device=default_device())
+            memories = torch.zeros(1, len(seen[0].joint) // length, self.q_network.memory_size, device=default_device())
         if self._action_spec.continuous_size:
-            q_taken = self.q_network(obs, taken.continuous_tensor, memories, length)
-            q_fresh = self.q_network(obs, fresh.continuous_tensor, memories, length, q2_grad=False)
+            q_taken = self.q_network(seen, taken.continuous_tensor, memories, length)
+            q_fresh = self.q_network(seen, fresh.continuous_tensor, memories, length, q2_grad=False)
         else:
-            q_taken = self.q_network(obs, None, memories, length)
+            q_taken = self.q_network(seen, None, memories, length)
             q_fresh = tuple({name: q.detach() for name, q in streams.items()} for streams in q_taken)
         if self._branches:
             q_taken = tuple({name: self._of_choices(q, taken) for name, q in streams.items()} for streams in q_taken)
@@ -363,6 +366,16 @@ class TorchSACOptimizer(TorchOptimizer):
             "Optimizer:log_ent_coef": self.log_ent_coef,
             **super().get_modules(),
         }
+
+
+def _half_squared_error(
+    estimates: torch.Tensor, targets: torch.Tensor, loss_masks: Optional[torch.Tensor]
+) -> torch.Tensor:
+    """Return half the mean of the squared differences (B,); see `masked_mean`."""
+    errors = estimates - targets
+    if loss_masks is None:
+        return torch.dot(errors, errors) * (0.5 / len(errors))  # less to call than their squares' mean
+    return 0.5 * ModelUtils.masked_mean(errors.square(), loss_masks)
 
 
 def _mean(tensors: List[torch.Tensor]) -> torch.Tensor:

@@ -90,22 +90,25 @@ class ActionModel(nn.Module):
         return AgentAction(continuous, discrete)
 
     @staticmethod
-    def _get_log_probs_and_entropy(actions: AgentAction, dists: DistInstances) -> Tuple[ActionLogProbs, torch.Tensor]:
-        entropies = []
+    def _get_log_probs(actions: AgentAction, dists: DistInstances) -> ActionLogProbs:
         continuous, discrete, all_discrete = None, None, None
         if dists.continuous is not None:
             assert actions.continuous_tensor is not None
             continuous = dists.continuous.log_prob(actions.continuous_tensor)
-            entropies.append(dists.continuous.entropy())
         if dists.discrete is not None:
             assert actions.discrete_list is not None
             discrete = [dist.log_prob(chosen) for dist, chosen in zip(dists.discrete, actions.discrete_list)]
             all_discrete = [dist.all_log_prob() for dist in dists.discrete]
-            entropies += [dist.entropy() for dist in dists.discrete]
+        return ActionLogProbs(continuous, discrete, all_discrete)
+
+    @staticmethod
+    def _get_entropy(dists: DistInstances) -> torch.Tensor:
+        entropies = [] if dists.continuous is None else [dists.continuous.entropy()]
+        entropies += [dist.entropy() for dist in dists.discrete or ()]
         entropy = entropies[0]
         for further in entropies[1:]:
             entropy = entropy + further
-        return ActionLogProbs(continuous, discrete, all_discrete), entropy
+        return entropy
 
     def evaluate(
         self, inputs: torch.Tensor, masks: Optional[torch.Tensor], actions: AgentAction
@@ -115,7 +118,8 @@ class ActionModel(nn.Module):
         :param inputs: (B, hidden_size).
         :param masks: (B, sum of branches), 1 = allowed; None allows everything.
         """
-        return self._get_log_probs_and_entropy(actions, self._get_dists(inputs, masks))
+        dists = self._get_dists(inputs, masks)
+        return self._get_log_probs(actions, dists), self._get_entropy(dists)
 
     def get_action_out(self, inputs: torch.Tensor, masks: Optional[torch.Tensor]) -> ExportedActions:
         """Return actions as an environment takes them, sampled and deterministic; arguments as of `evaluate`."""
@@ -137,5 +141,10 @@ class ActionModel(nn.Module):
         """Choose actions; return them, their log-probabilities and the entropy (B,); arguments as of `evaluate`."""
         dists = self._get_dists(inputs, masks)
         actions = self._sample_action(dists)
-        log_probs, entropy = self._get_log_probs_and_entropy(actions, dists)
-        return actions, log_probs, entropy
+        return actions, self._get_log_probs(actions, dists), self._get_entropy(dists)
+
+    def sample(self, inputs: torch.Tensor, masks: Optional[torch.Tensor]) -> Tuple[AgentAction, ActionLogProbs]:
+        """Choose actions; return them and their log-probabilities; arguments as of `evaluate`."""
+        dists = self._get_dists(inputs, masks)
+        actions = self._sample_action(dists)
+        return actions, self._get_log_probs(actions, dists)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterable, List, NamedTuple, Optional
+from typing import Any, Callable, Iterable, List, NamedTuple, Optional, Tuple, cast
 
 from mlagents.torch_utils import torch
 
@@ -32,20 +32,19 @@ class FusedAdam(torch.optim.Adam):
             loss: Optional[float] = super().step(closure)
             return loss
         for group, slots in zip(self.param_groups, self._slots.ready):
-            slots = [slot for slot in slots if slot.parameter.grad is not None]
-            if not slots:
+            slots = slots.with_gradients()
+            if not slots.parameters:
                 continue
-            parameters, means, squares, steps, steps_arrays = zip(*slots)
-            for array in steps_arrays:
+            for array in slots.steps_arrays:
                 array += 1
             beta1, beta2 = group["betas"]
             torch._fused_adam_(
-                parameters,
-                [parameter.grad for parameter in parameters],
-                means,
-                squares,
+                slots.parameters,
+                [cast(torch.Tensor, parameter.grad) for parameter in slots.parameters],
+                slots.means,
+                slots.squares,
                 [],
-                steps,
+                slots.steps,
                 lr=group["lr"],
                 beta1=beta1,
                 beta2=beta2,
@@ -69,14 +68,21 @@ class FusedAdam(torch.optim.Adam):
                 parameter.grad = None
 
 
-class _Slot(NamedTuple):
-    """A parameter and what Adam keeps for it; `steps_array` shares the memory of `steps`."""
+class _Group(NamedTuple):
+    """Parameters and what Adam keeps for each; `steps_arrays` share the memory of `steps`."""
 
-    parameter: torch.nn.Parameter
-    mean: torch.Tensor
-    square: torch.Tensor
-    steps: torch.Tensor
-    steps_array: Any
+    parameters: Tuple[torch.nn.Parameter, ...]
+    means: Tuple[torch.Tensor, ...]
+    squares: Tuple[torch.Tensor, ...]
+    steps: Tuple[torch.Tensor, ...]
+    steps_arrays: Tuple[Any, ...]
+
+    def with_gradients(self) -> _Group:
+        """Return those that have a gradient now."""
+        if all(parameter.grad is not None for parameter in self.parameters):
+            return self
+        slots = [slot for slot in zip(*self) if slot[0].grad is not None]
+        return _Group(*zip(*slots)) if slots else _Group((), (), (), (), ())
 
 
 class _Slots:
@@ -88,18 +94,19 @@ class _Slots:
     def __init__(self, optimizer: torch.optim.Optimizer):
         self._state, self._n_states = optimizer.state, len(optimizer.state)
         self._group_sizes = [len(group["params"]) for group in optimizer.param_groups]
-        self.ready: List[List[_Slot]] = []
+        self.ready: List[_Group] = []
         self._others: List[torch.nn.Parameter] = []
         for group in optimizer.param_groups:
-            slots = []
+            parameters, states = [], []
             for parameter in group["params"]:
                 state = optimizer.state.get(parameter)
                 if state and parameter.is_cpu:
-                    steps = state["step"]
-                    slots.append(_Slot(parameter, state["exp_avg"], state["exp_avg_sq"], steps, steps.numpy()))
+                    parameters.append(parameter)
+                    states.append(state)
                 else:
                     self._others.append(parameter)
-            self.ready.append(slots)
+            means, squares, steps = (tuple(it[name] for it in states) for name in ("exp_avg", "exp_avg_sq", "step"))
+            self.ready.append(_Group(tuple(parameters), means, squares, steps, tuple(it.numpy() for it in steps)))
 
     def are_those_of(self, optimizer: torch.optim.Optimizer) -> bool:
         """Return whether the optimizer has got no further parameters or states since, nor others."""

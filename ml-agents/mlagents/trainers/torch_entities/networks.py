@@ -7,12 +7,13 @@ masks as (B, sum of branches) with 1 = allowed, memories as (1, S, M).
 from __future__ import annotations
 
 import abc
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
 from mlagents.torch_utils import nn, torch
 from mlagents.trainers.buffer import AgentBuffer
 from mlagents.trainers.exception import UnityTrainerException
 from mlagents.trainers.settings import ConditioningType, NetworkSettings
+from mlagents.trainers.torch_entities.action_log_probs import ActionLogProbs
 from mlagents.trainers.torch_entities.action_model import ActionModel
 from mlagents.trainers.torch_entities.agent_action import AgentAction
 from mlagents.trainers.torch_entities.conditioning import ConditionalEncoder
@@ -20,6 +21,17 @@ from mlagents.trainers.torch_entities.decoders import ValueHeads
 from mlagents.trainers.torch_entities.layers import LSTM, LinearEncoder
 from mlagents.trainers.torch_entities.observation_encoder import ObservationEncoder
 from mlagents_envs.base_env import ActionSpec, ObservationSpec
+
+
+class Encoding(NamedTuple):
+    """Observations as they enter the layers of a body; see `NetworkBody.encode`.
+
+    :param joint: of all observations (B, size).
+    :param goals: of those that are goals, (B, size), where these condition the body.
+    """
+
+    joint: torch.Tensor
+    goals: Tuple[torch.Tensor, ...] = ()
 
 
 class NetworkBody(nn.Module):
@@ -77,23 +89,28 @@ class NetworkBody(nn.Module):
         """Take over the statistics of a body of the same observations."""
         self.observation_encoder.copy_normalization(other_network.observation_encoder)
 
+    def encode(self, inputs: List[torch.Tensor]) -> Encoding:
+        """Return what `forward` takes in the place of the observations, so that they are encoded once for two calls."""
+        if self._is_conditional:
+            joint, goals = self.observation_encoder.with_goals(inputs)
+            return Encoding(joint, (goals,))
+        return Encoding(self.observation_encoder(inputs))
+
     def forward(
         self,
-        inputs: List[torch.Tensor],
+        inputs: Union[List[torch.Tensor], Encoding],
         actions: Optional[torch.Tensor] = None,
         memories: Optional[torch.Tensor] = None,
         sequence_length: int = 1,
     ) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
         """Return features (B, encoding_size) and the new memories.
 
+        :param inputs: the observations, or what `encode` made of them.
         :param actions: (B, encoded_act_size).
         :param memories: before the first step of each sequence; a body that has a memory needs them.
         :param sequence_length: T; row s * T + t is step t of sequence s.
         """
-        if self._is_conditional:
-            encoding, *goals = self.observation_encoder.with_goals(inputs)
-        else:
-            encoding, goals = self.observation_encoder(inputs), []
+        encoding, goals = inputs if isinstance(inputs, Encoding) else self.encode(inputs)
         if actions is not None:
             encoding = torch.cat([encoding, actions], dim=1)
         encoding = self._body_endoder(encoding, *goals)
@@ -154,7 +171,7 @@ class ValueNetwork(nn.Module, Critic):
 
     def critic_pass(
         self,
-        inputs: List[torch.Tensor],
+        inputs: Union[List[torch.Tensor], Encoding],
         memories: Optional[torch.Tensor] = None,
         sequence_length: int = 1,
     ) -> Tuple[Dict[str, torch.Tensor], Optional[torch.Tensor]]:
@@ -163,7 +180,7 @@ class ValueNetwork(nn.Module, Critic):
 
     def forward(
         self,
-        inputs: List[torch.Tensor],
+        inputs: Union[List[torch.Tensor], Encoding],
         actions: Optional[torch.Tensor] = None,
         memories: Optional[torch.Tensor] = None,
         sequence_length: int = 1,
@@ -193,6 +210,20 @@ class Actor(abc.ABC):
             (`ActionLogProbs`) and `entropy` (B,); and the new memories.
         """
         raise NotImplementedError(f"{type(self).__name__} does not choose actions.")
+
+    def sample_actions(
+        self,
+        inputs: List[torch.Tensor],
+        masks: Optional[torch.Tensor] = None,
+        memories: Optional[torch.Tensor] = None,
+        sequence_length: int = 1,
+    ) -> Tuple[AgentAction, ActionLogProbs]:
+        """Choose actions for a loss to be made of: what `get_action_and_stats` does, without what that has no use for.
+
+        :return: the actions and their log-probabilities.
+        """
+        actions, run_out, _ = self.get_action_and_stats(inputs, masks, memories, sequence_length)
+        return actions, run_out["log_probs"]
 
     def get_stats(
         self,
@@ -271,6 +302,20 @@ class SimpleActor(nn.Module, Actor):
             "entropy": entropy,
         }
         return action, run_out, memories
+
+    def sample_actions(
+        self,
+        inputs: List[torch.Tensor],
+        masks: Optional[torch.Tensor] = None,
+        memories: Optional[torch.Tensor] = None,
+        sequence_length: int = 1,
+    ) -> Tuple[AgentAction, ActionLogProbs]:
+        """Choose actions for a loss; see `Actor`."""
+        acts_otherwise = type(self).get_action_and_stats is not SimpleActor.get_action_and_stats
+        if acts_otherwise or type(self.action_model) is not ActionModel:
+            return super().sample_actions(inputs, masks, memories, sequence_length)
+        encoding, _ = self.network_body(inputs, memories=memories, sequence_length=sequence_length)
+        return self.action_model.sample(encoding, masks)
 
     def get_stats(
         self,

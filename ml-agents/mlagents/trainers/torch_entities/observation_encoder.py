@@ -48,6 +48,8 @@ class ObservationEncoder(nn.Module):
             self.processors, self.embedding_sizes, self.ATTENTION_EMBEDDING_SIZE
         )
         self.normalize = normalize
+        vectors = [processor for processor in self.processors if isinstance(processor, VectorInput)]
+        self._normalizers = tuple(vector.normalizer for vector in vectors if vector.normalizer is not None)
         self._is_entities = [isinstance(processor, EntityEmbedding) for processor in self.processors]
         self._goals = [
             index
@@ -69,12 +71,14 @@ class ObservationEncoder(nn.Module):
         )
 
     @property
+    def is_learned(self) -> bool:
+        """Whether it has parameters; without, encoders of the same observations and statistics do the same."""
+        return any(True for _ in self.parameters())
+
+    @property
     def n_rows_normalized(self) -> int:
         """How many rows the statistics of normalised vectors are of; 0 where nothing is normalised."""
-        for processor in self.processors:
-            if isinstance(processor, VectorInput) and processor.normalizer is not None:
-                return int(processor.normalizer.normalization_steps)
-        return 0
+        return int(self._normalizers[0].normalization_steps) if self._normalizers else 0
 
     def update_normalization(self, buffer: AgentBuffer) -> None:
         """Take the observations of a trajectory into the statistics of normalised vectors."""
