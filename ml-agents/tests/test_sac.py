@@ -16,12 +16,13 @@ from mlagents.trainers.settings import NetworkSettings, SerializationSettings, T
 from mlagents.trainers.torch_entities.action_log_probs import ActionLogProbs
 from mlagents.trainers.torch_entities.utils import ModelUtils
 from mlagents.trainers.trajectory import ObsUtil, Trajectory, TrajectoryColumns
-from mlagents_envs.base_env import ActionSpec, BehaviorSpec, vector_observation
+from mlagents_envs.base_env import ActionSpec, BehaviorSpec, image_observation, vector_observation
 
 BEHAVIOR_ID = "Seeker?team=0"
 CONTINUOUS, DISCRETE, HYBRID = ActionSpec(2, ()), ActionSpec(0, (3, 2)), ActionSpec(2, (3,))
 KINDS = pytest.mark.parametrize("action_spec", [CONTINUOUS, DISCRETE, HYBRID], ids=["continuous", "discrete", "hybrid"])
 T, M = 4, 6
+VECTOR, IMAGE = vector_observation(2, "seen"), image_observation(3, 20, 20, "seen")
 NO_GAIN = torch.zeros((), requires_grad=True)
 
 
@@ -29,7 +30,7 @@ NO_GAIN = torch.zeros((), requires_grad=True)
 def make_trainer(tmp_path, monkeypatch):
     monkeypatch.setattr(SerializationSettings, "convert_to_onnx", False)  # its tests are elsewhere, and take a second
 
-    def make(action_spec=HYBRID, memory=False, load=False, seed=0, **hyperparameters):
+    def make(action_spec=HYBRID, memory=False, load=False, seed=0, seen=VECTOR, **hyperparameters):
         torch.manual_seed(seed)
         np.random.seed(seed)
         memory_settings = NetworkSettings.MemorySettings(sequence_length=T, memory_size=M) if memory else None
@@ -39,7 +40,7 @@ def make_trainer(tmp_path, monkeypatch):
         )
         trainer = SACTrainer("Seeker", 10, settings, True, load, seed, str(tmp_path))
         identifiers = BehaviorIdentifiers.from_name_behavior_id(BEHAVIOR_ID)
-        spec = BehaviorSpec([vector_observation(2, "seen")], action_spec)
+        spec = BehaviorSpec([seen], action_spec)
         trainer.add_policy(identifiers, trainer.create_policy(identifiers, spec))
         return trainer
 
@@ -49,10 +50,11 @@ def make_trainer(tmp_path, monkeypatch):
 def trajectory(trainer, n_steps=8, done=False, interrupted=False, seed=0):
     rng = np.random.default_rng(seed)
     spec = trainer.policy.behavior_spec.action_spec
+    (seen,) = trainer.policy.behavior_spec.observation_specs
     is_last, n_branches = np.arange(n_steps) == n_steps - 1, spec.discrete_size
     choices = [rng.integers(size, size=n_steps) for size in spec.discrete_branches]
     columns = TrajectoryColumns(
-        obs=[rng.normal(size=(n_steps, 2)).astype(np.float32)],
+        obs=[rng.normal(size=(n_steps, *seen.shape)).astype(np.float32)],
         reward=rng.normal(size=n_steps).astype(np.float32),
         done=is_last & (done or interrupted),
         interrupted=is_last & interrupted,
@@ -64,7 +66,7 @@ def trajectory(trainer, n_steps=8, done=False, interrupted=False, seed=0):
         memory=rng.normal(size=(n_steps, M)).astype(np.float32) if trainer.policy.use_recurrent else None,
         branches=spec.discrete_branches,
     )
-    next_obs = [rng.normal(size=2).astype(np.float32)]
+    next_obs = [rng.normal(size=seen.shape).astype(np.float32)]
     return Trajectory(columns=columns, next_obs=next_obs, agent_id="a", behavior_id=BEHAVIOR_ID)
 
 
@@ -249,6 +251,21 @@ class TestUpdate:
         for network in [*bodies, optimizer.q_network.q2_network]:
             theirs = network.network_body.processors[0].normalizer.state_dict()
             assert all(torch.equal(theirs[key], value) for key, value in actors.items())
+
+    @pytest.mark.parametrize("seen", [VECTOR, IMAGE], ids=["vector", "image"])
+    def test_observations_that_are_encoded_once_teach_what_they_taught_before(self, make_trainer, monkeypatch, seen):
+        def gradients(encodes_each_time):
+            trainer = make_trainer(seen=seen)
+            optimizer = trainer.optimizer
+            if encodes_each_time:
+                monkeypatch.setattr(optimizer, "_encoders_learn", True)
+                monkeypatch.setattr(optimizer.q_network, "encode", lambda obs: (obs, obs))
+            update(trainer, filled(trainer))
+            networks = trainer.policy.actor, optimizer.q_network, optimizer.critic
+            return [it.grad for network in networks for it in network.parameters() if it.requires_grad]
+
+        for once, each_time in zip(gradients(False), gradients(True), strict=True):
+            torch.testing.assert_close(once, each_time)
 
     def test_a_branch_without_a_choice_does_no_harm(self, make_trainer):
         trainer = make_trainer(ActionSpec(0, (1,)))

@@ -137,3 +137,22 @@ def test_an_optimizer_with_values_of_its_own_is_asked_for_each_trajectory(traine
     trainer._prepare_update()
     assert trainer.update_buffer[VALUES].to_ndarray().tolist() == [0, 1, 2, 0, 1]
     assert_complete(trainer, trajectories)
+
+
+def test_a_trainer_may_choose_what_it_learns_from(trainer, spec, monkeypatch):
+    class LastSteps(PPOTrainer):
+        def _append_to_update_buffer(self, agentbuffer_trajectory):
+            n_rows = agentbuffer_trajectory.num_experiences
+            super()._append_to_update_buffer(agentbuffer_trajectory.make_mini_batch(n_rows - 1, n_rows))
+
+    monkeypatch.setattr(trainer, "__class__", LastSteps)
+    rng = np.random.default_rng(4)
+    trajectories = [trajectory(rng, spec, n_steps, **ending) for n_steps, ending in zip((3, 1, 4), ENDINGS)]
+    for lived in trajectories:
+        trainer._process_trajectory(lived)
+    trainer._prepare_update()
+    values, advantages = one_by_one(trainer, trajectories)
+    np.testing.assert_allclose(trainer.update_buffer[VALUES].to_ndarray(), values[[2, 3, 7]], atol=1e-5)
+    np.testing.assert_allclose(
+        trainer.update_buffer[BufferKey.ADVANTAGES].to_ndarray(), advantages[[2, 3, 7]], atol=1e-5
+    )

@@ -125,11 +125,11 @@ class TorchOptimizer(Optimizer):
         overridden = type(self).get_trajectory_value_estimates is not TorchOptimizer.get_trajectory_value_estimates
         if overridden or self.policy.use_recurrent:
             return self._value_estimates_one_by_one(buffer, endings)
-        names = range(len(self.policy.behavior_spec.observation_specs))
+        indices = range(len(self.policy.behavior_spec.observation_specs))
         lasts = np.cumsum([ending.n_steps for ending in endings]) - 1
         is_final = np.array([ending.is_final for ending in endings])
-        values = self._values_of_rows([buffer[ObsUtil.get_name_at(index)] for index in names])
-        after = self._values_of_rows([buffer[ObsUtil.get_name_at_next(index)].take(lasts) for index in names])
+        values = self._values_of_rows([buffer[ObsUtil.get_name_at(index)] for index in indices])
+        after = self._values_of_rows([buffer[ObsUtil.get_name_at_next(index)].take(lasts) for index in indices])
         for name, next_values in after.items():
             if not self.reward_signals[name].ignore_done:
                 next_values[is_final] = 0.0

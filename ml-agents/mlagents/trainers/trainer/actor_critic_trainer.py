@@ -70,21 +70,29 @@ class ActorCriticTrainer(OnPolicyTrainer):
         """Add a trajectory and its rewards to the update buffer.
 
         Values and advantages follow when the update is due: the critic is asked about all that was collected at once
-        rather than about each trajectory. Only with memory they are there before the trajectory is cut into sequences,
-        since with each of them goes what the critic remembered at its start.
+        rather than about each trajectory.
         """
         super()._process_trajectory(trajectory)
         buffer = trajectory.to_agentbuffer()
         self._warn_if_group_reward(buffer)
         self._update_normalization(buffer)
         self._evaluate_rewards(trajectory.agent_id, buffer)
-        if self.policy.use_recurrent:
-            self._complete(buffer, [trajectory.ending])
-        else:
+        if self._values_can_wait:
             self._incomplete.append(trajectory.ending)
+        else:
+            self._complete(buffer, [trajectory.ending])
         self._append_to_update_buffer(buffer)
         if trajectory.done_reached:
             self._update_end_episode_stats(trajectory.agent_id, self.optimizer)
+
+    @property
+    def _values_can_wait(self) -> bool:
+        """Whether trajectories will stand in the update buffer row by row as they are.
+
+        With memory they are cut into sequences, with each of which goes what the critic remembered at its start.
+        """
+        appends_all = type(self)._append_to_update_buffer is ActorCriticTrainer._append_to_update_buffer
+        return appends_all and not self.policy.use_recurrent
 
     def _prepare_update(self) -> None:
         """Estimate values and advantages of the trajectories that came since the last update."""
