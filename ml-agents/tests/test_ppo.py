@@ -191,7 +191,6 @@ def test_statistics_take_each_trajectory_once_and_before_values_are_estimated(ma
     steps = trajectory(places=(6.0, 10.0), next_place=-3.0)
     before, _ = critic.critic_pass([torch.tensor([[6.0], [10.0]])])
     trainer._process_trajectory(steps)
-    trainer._prepare_update()
     for network in (actor, critic):
         normalizer = normalizer_of(network)
         # One row was there, 0 with a square of 1. Mean (0 + 6 + 10) / 3 = 16/3;

@@ -69,8 +69,8 @@ class ActorCriticTrainer(OnPolicyTrainer):
     def _process_trajectory(self, trajectory: Trajectory) -> None:
         """Add a trajectory and its rewards to the update buffer.
 
-        Values and advantages follow when the update is due: the critic is asked about all that was collected at once
-        rather than about each trajectory.
+        Values and advantages follow when the update is due, where they are the same then: the critic is asked about all
+        that was collected at once rather than about each trajectory.
         """
         super()._process_trajectory(trajectory)
         buffer = trajectory.to_agentbuffer()
@@ -87,12 +87,13 @@ class ActorCriticTrainer(OnPolicyTrainer):
 
     @property
     def _values_can_wait(self) -> bool:
-        """Whether trajectories will stand in the update buffer row by row as they are.
+        """Whether the critic will say the same before the update, and the rows that it is asked about are there then.
 
-        With memory they are cut into sequences, with each of which goes what the critic remembered at its start.
+        Normalised, observations look different to it with every trajectory. With memory, sequences go into the buffer
+        with what it remembered at the start of each.
         """
         appends_all = type(self)._append_to_update_buffer is ActorCriticTrainer._append_to_update_buffer
-        return appends_all and not self.policy.use_recurrent
+        return appends_all and not self.policy.network_settings.normalize and not self.policy.use_recurrent
 
     def _prepare_update(self) -> None:
         """Estimate values and advantages of the trajectories that came since the last update."""
