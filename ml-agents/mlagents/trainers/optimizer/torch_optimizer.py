@@ -123,7 +123,7 @@ class TorchOptimizer(Optimizer):
             signal, and the critic's memories (B, M) or None.
         """
         overridden = type(self).get_trajectory_value_estimates is not TorchOptimizer.get_trajectory_value_estimates
-        if overridden or self.policy.use_recurrent:
+        if overridden or self.policy.use_recurrent or len(endings) == 1:
             return self._value_estimates_one_by_one(buffer, endings)
         indices = range(len(self.policy.behavior_spec.observation_specs))
         lasts = np.cumsum([ending.n_steps for ending in endings]) - 1
