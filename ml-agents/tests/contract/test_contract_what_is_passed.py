@@ -144,7 +144,7 @@ def test_critic_pass_and_update_normalization_for_a_trajectory(trainer, lived, r
     for obs, memories, sequence_length in passes:
         rows = len(obs[0])
         assert_tensors(obs, (rows, 2), (rows, 3))
-        assert sequence_length == (rows if remembers else 1)
+        assert sequence_length == rows
         assert memories is None if not remembers else memories.shape == (1, 1, M)
 
 
