@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := ml-agents-envs/pyproject.toml ml-agents/pyproject.toml ml-agents-trainer-plugin/pyproject.toml
 
-.PHONY: train test test-fast test-versions lint bench docs clean
+.PHONY: train test test-fast test-versions torture soak lint bench docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -11,6 +11,8 @@ help:
 	@echo "make test    run all tests"
 	@echo "make test-versions"
 	@echo "             test mlagents_envs alone on other versions of Python and its dependencies (minutes)"
+	@echo "make torture kill runs, damage their files and fill their disk, and see that nothing is lost (10 minutes)"
+	@echo "make soak    see that a long run keeps its size (10 minutes)"
 	@echo "make lint    check style and types"
 	@echo "make bench   measure speed and memory"
 	@echo "make docs    build the manual into site/"
@@ -34,6 +36,12 @@ test-fast: .venv/installed
 
 test-versions: .venv/installed
 	$(BIN)/python tests/version_matrix.py
+
+torture: .venv/installed
+	$(BIN)/python tests/torture.py
+
+soak: .venv/installed
+	$(BIN)/python tests/soak.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

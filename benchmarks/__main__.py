@@ -3,6 +3,7 @@
 import argparse
 
 from benchmarks import (
+    cartpole,
     collection,
     decode,
     end_to_end,
@@ -10,6 +11,7 @@ from benchmarks import (
     larger_networks,
     list_trainers,
     memory,
+    other_trainers,
     sac,
     threaded,
     wire,
@@ -21,8 +23,10 @@ BENCHMARKS = {
     "end_to_end": end_to_end.run,
     "larger_networks": larger_networks.run,
     "sac": sac.run,
+    "cartpole": cartpole.run,
     "collection": collection.run,
     "memory": memory.run,
+    "other_trainers": other_trainers.run,
     "list_trainers": list_trainers.run,
     "decode": decode.run,
     "wire": wire.run,

@@ -12,6 +12,7 @@ import pytest
 from mlagents.trainers.cli_options import create_parser
 from mlagents.trainers.config_file import load_config_file
 from mlagents.trainers.settings import RunOptions
+from mlagents_envs.registry import UnityEnvRegistry
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -87,7 +88,7 @@ def test_commands_are_accepted(command):
 
 
 def test_the_examples_of_environments_run(tmp_path):
-    """All blocks of the page as one script: the random loop, the puck, the parameters of 3DBall."""
+    """All blocks of the page as one script: the random loop, the puck, parameters, the ways from other libraries."""
     script = "\n".join(blocks(DOCS / "environments.md", "python"))
     use_the_puck = """
 puck = PuckEnv(num_areas=4)
@@ -98,7 +99,16 @@ print(len(puck.get_steps("Puck?team=0")[0]))
     (tmp_path / "examples.py").write_text(script + use_the_puck, encoding="utf-8")
     run = subprocess.run([sys.executable, "examples.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    specification, episodes, pucks = run.stdout.splitlines()
+    specification, episodes, agents_of_two_workers, pucks = run.stdout.splitlines()
     assert specification.startswith("3DBall?team=0 [(8,)]")
     assert float(episodes.split()[-1]) == pytest.approx(0.93, abs=0.2)
-    assert pucks == "16"
+    assert (agents_of_two_workers, pucks) == ("24", "16")
+
+
+def test_the_manifest_of_the_manual_is_one(tmp_path):
+    (text,) = [block for block in blocks(DOCS / "environments.md", "yaml") if block.startswith("environments:")]
+    there = "\n".join(line for line in text.splitlines() if "more-environments" not in line)  # which is on the net
+    (tmp_path / "manifest.yaml").write_text(there, encoding="utf-8")
+    registry = UnityEnvRegistry()
+    registry.register_from_yaml(str(tmp_path / "manifest.yaml"))
+    assert list(registry) == ["Walker", "Racer"]

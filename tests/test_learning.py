@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import yaml
+from pettingzoo.classic import tictactoe_v3
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mlagents_envs.base_env import ActionTuple
@@ -142,6 +143,63 @@ def test_basic_is_solved(tmp_path):
 def test_what_is_seen_and_asked_for_decides_where_to_go(tmp_path):
     run = learn("GridWorld.yaml", "GridWorld", 1, tmp_path)
     assert mean_return_at_the_end(run, "GridWorld") >= 0.8
+
+
+@pytest.mark.parametrize(
+    ("config", "threshold"),
+    [
+        ("ppo/CartPole-v1.yaml", 475),
+        ("ppo/Pendulum-v1.yaml", -250),
+        ("sac/Pendulum-v1.yaml", -200),  # within 20,000 steps
+        ("ppo/LunarLander-v3.yaml", 200),
+        ("ppo/MiniGrid-Empty-Random-5x5-v0.yaml", 0.85),  # of images; at random it is 0.4
+    ],
+)
+def test_environments_of_gymnasium_are_solved(tmp_path, config, threshold):
+    path = CONFIGS.parent / config
+    run = learn(path, f"gym:{path.stem}", 1, tmp_path)
+    assert mean_return_at_the_end(run, path.stem) >= threshold
+
+
+def test_agents_of_pettingzoo_that_die_learn(tmp_path):
+    environment = "pettingzoo:butterfly/knights_archers_zombies_v11"
+    run = learn("knights_archers_zombies_v11.yaml", environment, 1, tmp_path)
+    assert mean_return_at_the_end(run, "archer") >= 1.9  # zombies shot; in the beginning 1.2
+    assert (run / "knight.onnx").exists()
+
+
+def score_at_tictactoe(model_path, n_games):
+    """Return won minus lost games, as a share, of an exported model against random moves, and as a list per side."""
+    model = onnxruntime.InferenceSession(str(model_path))
+    rng = np.random.default_rng(0)
+    scores = {"player_1": [], "player_2": []}
+    for game in range(n_games):
+        env = tictactoe_v3.env()
+        env.reset()
+        side = f"player_{1 + game % 2}"
+        for agent in env.agent_iter():
+            observation, reward, ended, _, _ = env.last()
+            if ended:
+                if agent == side:
+                    scores[side].append(reward)
+                env.step(None)
+                continue
+            allowed = observation["action_mask"]
+            if agent == side:
+                board = observation["observation"].reshape(1, -1).astype(np.float32)
+                inputs = {"obs_0": board, "action_masks": allowed[None].astype(np.float32)}
+                (choice,) = model.run(["deterministic_discrete_actions"], inputs)
+                env.step(int(choice[0, 0]))
+            else:
+                env.step(int(rng.choice(np.flatnonzero(allowed))))
+    return {side: np.mean(of_side) for side, of_side in scores.items()}
+
+
+def test_a_game_of_pettingzoo_in_turns_is_learned_by_playing_it_against_oneself(tmp_path):
+    run = learn("tictactoe_v3.yaml", "pettingzoo:classic/tictactoe_v3", 1, tmp_path)
+    score = score_at_tictactoe(run / "player.onnx", 400)  # by chance it is 0.3 for who begins and -0.3 for the other
+    assert score["player_1"] >= 0.7
+    assert score["player_2"] >= 0.3
 
 
 def test_hallway_is_solved(tmp_path):

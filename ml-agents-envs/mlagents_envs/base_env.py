@@ -18,7 +18,7 @@ from typing import Mapping as MappingType
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from mlagents_envs.exception import UnityActionException
+from mlagents_envs.exception import UnityActionException, UnityEnvironmentException
 
 AgentId = int
 GroupId = int
@@ -345,6 +345,20 @@ class BaseEnv(ABC):
     @abstractmethod
     def reset(self) -> None:
         """Start every agent's episode anew."""
+
+    def get_state(self) -> Optional[Dict[str, Any]]:
+        """Return all that decides what comes next, the steps that wait now included; None where that cannot be told.
+
+        :returns: plain data: dictionaries by text, lists, text, numbers, None and arrays. They are copies.
+        """
+        return None
+
+    def set_state(self, state: MappingType[str, Any]) -> None:
+        """Go on from what `get_state` of another instance, made in the same way, has told.
+
+        :raises UnityEnvironmentException: this environment cannot, or the state is of another one.
+        """
+        raise UnityEnvironmentException(f"{type(self).__name__} cannot go on from a state that was saved.")
 
     @abstractmethod
     def close(self) -> None:

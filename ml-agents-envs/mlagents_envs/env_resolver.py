@@ -11,12 +11,16 @@ from mlagents_envs.env_utils import describe_missing, validate_environment_path
 from mlagents_envs.exception import UnityEnvironmentException
 from mlagents_envs.object_reference import ObjectReference, ObjectReferenceError
 from mlagents_envs.registry import default_registry
+from mlagents_envs.registry.base_registry_entry import BaseRegistryEntry
 from mlagents_envs.side_channel.side_channel import SideChannel
 from mlagents_envs.spelling import did_you_mean
 
 _MODULE_SCHEME = "module:"
 _MODULE_SYNTAX = "module:package.module:factory"
-_FUTURE_SCHEMES = {"gym:": "Gymnasium", "pettingzoo:": "PettingZoo"}
+_GYMNASIUM_SCHEME = "gym:"
+_GYMNASIUM_SYNTAX = "gym:ID"
+_PETTINGZOO_SCHEME = "pettingzoo:"
+_PETTINGZOO_SYNTAX = "pettingzoo:MODULE"
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,8 @@ class LaunchOptions:
 
     The fields are those of `mlagents_envs.environment.UnityEnvironment`.
 
-    :param args: further words of the command line.
+    :param args: further words of the command line; for environments of Gymnasium and PettingZoo arguments of their
+        constructors, KEY=VALUE.
     """
 
     base_port: int = 5005
@@ -34,6 +39,17 @@ class LaunchOptions:
     no_graphics_monitor: bool = False
     args: Tuple[str, ...] = ()
     log_folder: Optional[str] = None
+
+    def arguments(self) -> Dict[str, Any]:
+        """Return them as `UnityEnvironment` takes them."""
+        return {
+            "base_port": self.base_port,
+            "no_graphics": self.no_graphics,
+            "no_graphics_monitor": self.no_graphics_monitor,
+            "timeout_wait": self.timeout_wait,
+            "additional_args": list(self.args),
+            "log_folder": self.log_folder,
+        }
 
 
 class EnvSource(Protocol):
@@ -56,15 +72,28 @@ class EnvSource(Protocol):
 
 @dataclass(frozen=True)
 class RegisteredSource:
-    """An environment of the default registry."""
+    """An environment of the default registry.
 
-    name: str
-    has_own_process: ClassVar[bool] = False
+    :param entry: it itself, for a worker's registry holds what is built in alone.
+    """
+
+    entry: BaseRegistryEntry
+    launch: LaunchOptions = LaunchOptions()
+
+    @property
+    def name(self) -> str:
+        """What the user wrote, for messages."""
+        return self.entry.identifier
+
+    @property
+    def has_own_process(self) -> bool:
+        """Whether it is an executable."""
+        return self.entry.has_own_process
 
     def make(self, *, worker_id: int, seed: int, num_areas: int, side_channels: List[SideChannel]) -> BaseEnv:
-        """See `EnvSource`."""
-        return default_registry[self.name].make(
-            worker_id=worker_id, seed=seed, num_areas=num_areas, side_channels=side_channels
+        """Make the entry's environment; see `EnvSource`."""
+        return self.entry.make(
+            **self.launch.arguments(), worker_id=worker_id, seed=seed, num_areas=num_areas, side_channels=side_channels
         )
 
 
@@ -139,15 +168,10 @@ class UnitySource:
         return UnityEnvironment(
             file_name=self.name,
             worker_id=worker_id,
-            base_port=self.launch.base_port,
             seed=seed,
-            no_graphics=self.launch.no_graphics,
-            no_graphics_monitor=self.launch.no_graphics_monitor,
-            timeout_wait=self.launch.timeout_wait,
-            additional_args=list(self.launch.args),
             side_channels=side_channels,
-            log_folder=self.launch.log_folder,
             num_areas=num_areas,
+            **self.launch.arguments(),
         )
 
 
@@ -177,26 +201,25 @@ def resolve_env(env: Optional[str], launch: LaunchOptions = LaunchOptions()) -> 
 
     :param env: the text after ``--env``; None when it was not given, which stands for the Unity Editor.
     :param launch: how it is started, where it is an executable.
-    :raises UnityEnvironmentException: there is no such environment, or its kind is not supported yet; the message
-        lists what works.
+    :raises UnityEnvironmentException: there is no such environment; the message lists what works.
     """
     if env is None:
         return EditorSource(launch)
     if validate_environment_path(env) is not None:
         return UnitySource(env, launch)
     if env in default_registry:
-        return RegisteredSource(env)
+        return RegisteredSource(default_registry[env], launch)
     if env.startswith(_MODULE_SCHEME):
         return _module_source(env)
-    for scheme, library in _FUTURE_SCHEMES.items():
-        if env.startswith(scheme):
-            raise UnityEnvironmentException(
-                f"--env {env}: running an environment of {library} is not there yet. {_what_works()}"
-            )
+    if env.startswith(_GYMNASIUM_SCHEME):
+        return _gymnasium_source(env, launch)
+    if env.startswith(_PETTINGZOO_SCHEME):
+        return _pettingzoo_source(env, launch)
     kind, colon, _ = env.partition(":")
+    schemes = [_MODULE_SCHEME, _GYMNASIUM_SCHEME, _PETTINGZOO_SCHEME]
     raise UnityEnvironmentException(
         f"--env {env}: there is no environment of that name, and {describe_missing(env)}"
-        f"{did_you_mean(kind + colon, [*default_registry, _MODULE_SCHEME])} {_what_works()}"
+        f"{did_you_mean(kind + colon, [*default_registry, *schemes])} {_what_works()}"
     )
 
 
@@ -213,5 +236,24 @@ def _module_source(env: str) -> ModuleSource:
     return source
 
 
+def _gymnasium_source(env: str, launch: LaunchOptions) -> EnvSource:
+    from mlagents_envs.external.sources import GymnasiumSource, read_arguments  # loads Gymnasium
+
+    source = GymnasiumSource(env[len(_GYMNASIUM_SCHEME) :], read_arguments(env, launch.args))
+    source.check()
+    return source
+
+
+def _pettingzoo_source(env: str, launch: LaunchOptions) -> EnvSource:
+    from mlagents_envs.external.sources import PettingZooSource, read_arguments  # loads PettingZoo
+
+    source = PettingZooSource(env[len(_PETTINGZOO_SCHEME) :], read_arguments(env, launch.args))
+    source.check()
+    return source
+
+
 def _what_works() -> str:
-    return f"What works: the path of an executable, {', '.join(default_registry)}, {_MODULE_SYNTAX}."
+    return (
+        f"What works: the path of an executable, {', '.join(default_registry)}, {_MODULE_SYNTAX}, {_GYMNASIUM_SYNTAX}, "
+        f"{_PETTINGZOO_SYNTAX}."
+    )

@@ -33,6 +33,7 @@ from mlagents_envs.exception import (
     UnityException,
     UnityTimeOutException,
 )
+from mlagents_envs.local_env import LocalEnv
 from mlagents_envs.logging_util import get_logger
 from mlagents_envs.rpc_communicator import RpcCommunicator
 from mlagents_envs.side_channel.side_channel import SideChannel
@@ -358,6 +359,10 @@ class UnityEnvironment(BaseEnv):
         This also happens when the environment is no longer used, and when the interpreter ends.
         """
         self._end()
+
+
+# Libraries that take environments of ML-Agents (TorchRL) ask for this type; those of Python have the same interface.
+UnityEnvironment.register(LocalEnv)  # type: ignore[type-abstract]
 
 
 def _end(communicator: Communicator, process: EnvProcess) -> None:

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Optional, Set, Tuple
+from typing import Optional, Set
 
 import numpy as np
 
-from mlagents_envs.base_env import (
-    ActionTuple,
-    AgentId,
-    BehaviorName,
-    BehaviorSpec,
-    DecisionSteps,
-    TerminalSteps,
-)
-from mlagents_envs.exception import UnityActionException
+from mlagents_envs.base_env import AgentId, BehaviorName, BehaviorSpec, TerminalSteps
+from mlagents_envs.behavior_turn import BehaviorTurn
 from mlagents_envs.logging_util import get_logger
 from mlagents_envs.wire.messages import RawAgentInfos
 from mlagents_envs.wire.steps_decoder import StepsDecoder
@@ -25,7 +18,7 @@ MESSAGES_UNTIL_MISSED = 1000
 """After so many messages in a row without an agent of a behaviour, a user may want to know of it."""
 
 
-class UnityBehavior:
+class UnityBehavior(BehaviorTurn):
     """The state of a behaviour between two messages.
 
     :param name: with its team, as on the wire.
@@ -33,13 +26,9 @@ class UnityBehavior:
     """
 
     def __init__(self, name: BehaviorName, spec: BehaviorSpec, who: str):
-        self.name = name
-        self.spec = spec
+        super().__init__(name, spec)
         self._who = who
         self._decoder = StepsDecoder(name, spec)
-        self._no_steps = DecisionSteps.empty(spec), TerminalSteps.empty(spec)
-        self.steps: Tuple[DecisionSteps, TerminalSteps] = self._no_steps
-        self._actions: Optional[ActionTuple] = None
         self._acting: Set[AgentId] = set()
         """Agents whose episode has begun and not ended; they may skip steps."""
         self._last_ids = b""
@@ -52,9 +41,8 @@ class UnityBehavior:
 
         :param is_reset: whether this answers a reset, at which all episodes begin anew.
         """
-        self._actions = None
         if infos is None or not len(infos):
-            self.steps = self._no_steps
+            self.begin()
             self._count_absence()
             return
         self._messages_without = 0
@@ -68,7 +56,7 @@ class UnityBehavior:
         if is_reset or len(terminals) or ids != self._last_ids:  # else they act already
             self._acting.update(decisions.agent_id.tolist())
             self._last_ids = ids
-        self.steps = decisions, terminals
+        self.begin(decisions, terminals)
 
     def _without_strangers(self, terminals: TerminalSteps) -> TerminalSteps:
         """Leave out the agents that end an episode which they never began."""
@@ -99,29 +87,3 @@ class UnityBehavior:
                 f"{self._who}: the behavior {self.name} has had no agent in the last {MESSAGES_UNTIL_MISSED} steps "
                 "of the environment, so it does not learn. Everything else goes on."
             )
-
-    def set_actions(self, action: ActionTuple) -> None:
-        """Set the actions of all agents that wait for one, in their order."""
-        self.spec.action_spec.check(action, len(self.steps[0]), self.name)
-        self._actions = ActionTuple(action.continuous.copy(), action.discrete.copy())
-
-    def set_action_for_agent(self, agent_id: AgentId, action: ActionTuple) -> None:
-        """Set the action, of one row, of one agent that waits for one."""
-        decisions, _ = self.steps
-        index = decisions.agent_id_to_index.get(agent_id)
-        if index is None:
-            raise UnityActionException(
-                f"The behavior {self.name} has no agent {agent_id} that waits for an action: "
-                f"those that wait are {', '.join(map(str, decisions.agent_id.tolist())) or 'none'}."
-            )
-        self.spec.action_spec.check(action, 1, self.name)
-        if self._actions is None:
-            self._actions = self.spec.action_spec.empty_action(len(decisions))
-        self._actions.continuous[index] = action.continuous[0]
-        self._actions.discrete[index] = action.discrete[0]
-
-    def actions(self) -> ActionTuple:
-        """Return the actions of all agents that wait for one: zeros for those that were given none."""
-        if self._actions is None:
-            self._actions = self.spec.action_spec.empty_action(len(self.steps[0]))
-        return self._actions

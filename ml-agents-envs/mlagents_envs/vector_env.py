@@ -58,24 +58,15 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mlagents_envs.base_env import (
-    ActionTuple,
-    AgentId,
-    BaseEnv,
-    BehaviorMapping,
-    BehaviorName,
-    BehaviorSpec,
-    DecisionSteps,
-    TerminalSteps,
-)
+from mlagents_envs.base_env import ActionTuple, BehaviorSpec, DecisionSteps, TerminalSteps
 from mlagents_envs.exception import UnityActionException, UnityEnvironmentException, UnityObservationException
-from mlagents_envs.side_channel.environment_side import EnvironmentSideChannels
+from mlagents_envs.local_env import LocalEnv
 from mlagents_envs.side_channel.side_channel import SideChannel
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
-class VectorEnv(BaseEnv):
+class VectorEnv(LocalEnv):
     """N agents of one behaviour that step together.
 
     In the step that ends an agent's episode, `get_steps` returns its final observation and reward in `TerminalSteps`,
@@ -90,8 +81,7 @@ class VectorEnv(BaseEnv):
     :param side_channels: the trainer's ends of the side channels.
     :raises UnityEnvironmentException: `n_agents` is below 1.
 
-    For subclasses: `n_agents`; `behavior_name`, with the team; `rng`, the one source of randomness; `parameters`, the
-    environment parameters that the trainer sets; `side_channels`, on which statistics go to the trainer.
+    For subclasses: `n_agents`; `behavior_name`, with the team; `rng`, `parameters` and `side_channels` of `LocalEnv`.
     """
 
     def __init__(
@@ -107,20 +97,12 @@ class VectorEnv(BaseEnv):
             raise UnityEnvironmentException(f"{type(self).__name__} needs at least 1 agent but was given {n_agents}.")
         self.n_agents = n_agents
         self.behavior_name = f"{name}?team=0"
-        self.rng = np.random.default_rng(seed)
+        super().__init__({self.behavior_name: spec}, seed=seed, side_channels=side_channels)
         self._spec = spec
-        self._specs = BehaviorMapping({self.behavior_name: spec})
-        self.side_channels = EnvironmentSideChannels(side_channels)
-        self.parameters = self.side_channels.parameters
-        self._no_actions = spec.action_spec.empty_action(n_agents)
-        self._actions = self._no_actions
-        self._steps: tuple[DecisionSteps, TerminalSteps] | None = None
-        self._closed = False
         # The same for every step, so shared by all of them; read-only, lest one step's reader changes another's.
         self._agent_id = _read_only(np.arange(n_agents, dtype=np.int32))
         self._group_id = _read_only(np.zeros(n_agents, dtype=np.int32))
         self._group_reward = _read_only(np.zeros(n_agents, dtype=np.float32))
-        self._none_ended = TerminalSteps.empty(spec)
 
     @abstractmethod
     def reset_agents(self, indices: NDArray[np.intp]) -> Sequence[ArrayLike]:
@@ -144,37 +126,18 @@ class VectorEnv(BaseEnv):
         """Return the choices now forbidden (True), per discrete branch (N, size); None, the default, where none is."""
         return None
 
-    @property
-    def behavior_specs(self) -> BehaviorMapping:
-        """The one behaviour, known from the start."""
-        return self._specs
-
-    def reset(self) -> None:
-        """Start every agent's episode anew; actions that were set are forgotten.
-
-        :raises UnityEnvironmentException: the environment is closed.
-        """
-        self._check_open()
-        self.side_channels.exchange()
+    def _begin_episodes(self) -> None:
         obs = self._observations(self.reset_agents(np.arange(self.n_agents)), self.n_agents, "reset_agents")
-        self._publish(obs, np.zeros(self.n_agents, dtype=np.float32), self._none_ended)
+        self._publish_all(obs, np.zeros(self.n_agents, dtype=np.float32), None)
 
-    def step(self) -> None:
-        """Simulate one decision of all agents.
-
-        :raises UnityEnvironmentException: the environment is closed or was never reset, or the simulator returned
-            columns of a wrong shape.
-        :raises UnityObservationException: the simulator returned observations that do not fit the specification.
-        """
-        self._check_started()
-        self.side_channels.exchange()
-        raw_obs, raw_reward, raw_terminated, raw_truncated = self.step_agents(self._actions)
+    def _simulate(self) -> None:
+        raw_obs, raw_reward, raw_terminated, raw_truncated = self.step_agents(self._actions_of(self.behavior_name))
         obs = self._observations(raw_obs, self.n_agents, "step_agents")
         reward = self._column(np.array(raw_reward, dtype=np.float32), "reward")
         terminated = self._column(np.asarray(raw_terminated, dtype=np.bool_), "terminated")
         truncated = self._column(np.asarray(raw_truncated, dtype=np.bool_), "truncated")
         (ended,) = (terminated | truncated).nonzero()
-        terminal_steps = self._none_ended
+        terminal_steps = None
         if ended.size:
             terminal_steps = TerminalSteps(
                 obs=[column[ended] for column in obs],
@@ -188,51 +151,12 @@ class VectorEnv(BaseEnv):
             for column, first in zip(obs, first_obs):
                 column[ended] = first
             reward[ended] = 0.0
-        self._publish(obs, reward, terminal_steps)
+        self._publish_all(obs, reward, terminal_steps)
 
-    def close(self) -> None:
-        """End the environment; doing so again does nothing. A subclass that holds resources frees them here too."""
-        self._closed = True
-
-    def set_actions(self, behavior_name: BehaviorName, action: ActionTuple) -> None:
-        """Set the actions of all agents, in the order of their ids, for the next step.
-
-        :raises UnityActionException: the behaviour is unknown or the shapes are not those of N agents.
-        :raises UnityEnvironmentException: the environment is closed or was never reset.
-        """
-        self._check_behavior(behavior_name)
-        self._check_started()
-        self._spec.action_spec.check(action, self.n_agents, behavior_name)
-        self._actions = action
-
-    def set_action_for_agent(self, behavior_name: BehaviorName, agent_id: AgentId, action: ActionTuple) -> None:
-        """Set the action, of one row, of one agent for the next step.
-
-        :raises UnityActionException: the behaviour or the agent is unknown, or the shapes are not those of one agent.
-        :raises UnityEnvironmentException: the environment is closed or was never reset.
-        """
-        self._check_behavior(behavior_name)
-        self._check_started()
-        if not 0 <= agent_id < self.n_agents:
-            raise UnityActionException(
-                f"The behavior {behavior_name} has no agent {agent_id}: its agents are 0 to {self.n_agents - 1}."
-            )
-        self._spec.action_spec.check(action, 1, behavior_name)
-        continuous, discrete = self._actions.continuous.copy(), self._actions.discrete.copy()
-        continuous[agent_id], discrete[agent_id] = action.continuous[0], action.discrete[0]
-        self._actions = ActionTuple(continuous, discrete)
-
-    def get_steps(self, behavior_name: BehaviorName) -> tuple[DecisionSteps, TerminalSteps]:
-        """Return all agents, which want a decision, and those among them whose previous episode has just ended.
-
-        :raises UnityActionException: the behaviour is unknown.
-        :raises UnityEnvironmentException: the environment is closed or was never reset.
-        """
-        self._check_behavior(behavior_name)
-        return self._check_started()
-
-    def _publish(self, obs: list[NDArray[np.float32]], reward: NDArray[np.float32], ended: TerminalSteps) -> None:
-        """Make these what `get_steps` returns, and wait for new actions."""
+    def _publish_all(
+        self, obs: list[NDArray[np.float32]], reward: NDArray[np.float32], ended: TerminalSteps | None
+    ) -> None:
+        """Publish a step in which all agents want a decision."""
         masks = self.action_masks()
         decision_steps = DecisionSteps(
             obs=obs,
@@ -242,8 +166,7 @@ class VectorEnv(BaseEnv):
             group_id=self._group_id,
             group_reward=self._group_reward,
         )
-        self._steps = decision_steps, ended
-        self._actions = self._no_actions
+        self._publish(self.behavior_name, decision_steps, ended)
 
     def _observations(self, obs: Sequence[ArrayLike], rows: int, hook: str) -> list[NDArray[np.float32]]:
         """Copy what a hook returned, checked against the specification."""
@@ -275,23 +198,6 @@ class VectorEnv(BaseEnv):
                 f"but returned {column.shape}."
             )
         return column
-
-    def _check_behavior(self, behavior_name: BehaviorName) -> None:
-        if behavior_name != self.behavior_name:
-            raise UnityActionException(
-                f"The environment has no behavior {behavior_name}: its only one is {self.behavior_name}."
-            )
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise UnityEnvironmentException(f"{type(self).__name__} is closed: make a new one.")
-
-    def _check_started(self) -> tuple[DecisionSteps, TerminalSteps]:
-        """Return the current steps, which exist from the first reset until the close."""
-        self._check_open()
-        if self._steps is None:
-            raise UnityEnvironmentException(f"{type(self).__name__} has not started: call reset() first.")
-        return self._steps
 
 
 def _read_only(array: NDArray[_Scalar]) -> NDArray[_Scalar]:

@@ -8,10 +8,12 @@ import pytest
 from mlagents_envs.base_env import BaseEnv
 from mlagents_envs.env_resolver import EditorSource, LaunchOptions, RegisteredSource, UnitySource, resolve_env
 from mlagents_envs.exception import UnityEnvironmentException
+from mlagents_envs.registry import default_registry
 from mlagents_envs.side_channel.stats_side_channel import StatsSideChannel
 
 WHAT_WORKS = (
-    "What works: the path of an executable, 3DBall, Basic, GridWorld, Hallway, Sorter, module:package.module:factory."
+    "What works: the path of an executable, 3DBall, Basic, GridWorld, Hallway, Sorter, module:package.module:factory, "
+    "gym:ID, pettingzoo:MODULE."
 )
 MAKE = {"worker_id": 1, "seed": 2, "num_areas": 3, "side_channels": []}
 ENVIRONMENT = """
@@ -90,9 +92,23 @@ def test_something_else_altogether_gets_the_list(folder, env):
     assert message.endswith(WHAT_WORKS)
 
 
-@pytest.mark.parametrize(("env", "what"), [("gym:CartPole-v1", "Gymnasium"), ("pettingzoo:butterfly", "PettingZoo")])
-def test_kinds_that_are_not_there_yet(folder, env, what):
-    assert _message(env) == f"--env {env}: running an environment of {what} is not there yet. {WHAT_WORKS}"
+@pytest.mark.parametrize(
+    ("env", "scheme"),
+    [("gim:CartPole-v1", "gym:"), ("petingzoo:classic.rps_v2", "pettingzoo:"), ("modul:a:b", "module:")],
+)
+def test_a_misspelt_kind_is_told_the_nearest_one(folder, env, scheme):
+    assert f"Did you mean '{scheme}'?" in _message(env)
+
+
+@pytest.mark.parametrize("env", ["gym:CartPole-v1", "pettingzoo:classic.rps_v2"])
+def test_environments_of_other_libraries_can_be_made_by_a_worker(folder, env):
+    source = pickle.loads(pickle.dumps(resolve_env(env)))
+    assert source.name == env
+    assert not source.has_own_process
+    made = source.make(**MAKE)
+    made.reset()
+    made.step()
+    made.close()
 
 
 # Unity
@@ -129,7 +145,7 @@ def test_a_file_is_told_by_the_nearest_one(folder):
 
 def test_a_folder_does_not_hide_a_name(folder):
     (folder / "Basic").mkdir()
-    assert resolve_env("Basic") == RegisteredSource("Basic")
+    assert resolve_env("Basic") == RegisteredSource(default_registry["Basic"])
 
 
 def test_a_folder_alone_is_answered_with_what_is_in_it(folder):

@@ -258,7 +258,7 @@ def test_use_before_the_reset_or_after_the_close_is_refused(use):
         (lambda env: env.get_steps("Ledger"), r"no behavior Ledger: its only one is Ledger\?team=0"),
         (lambda env: env.set_actions("Other", SPEC.action_spec.empty_action(3)), "no behavior Other"),
         (lambda env: env.set_action_for_agent("Other", 0, GOOD_ROW), "no behavior Other"),
-        (lambda env: env.set_action_for_agent(NAME, 3, GOOD_ROW), "no agent 3: its agents are 0 to 2"),
+        (lambda env: env.set_action_for_agent(NAME, 3, GOOD_ROW), "no agent 3 .* those that wait are 0, 1, 2"),
         (lambda env: env.set_action_for_agent(NAME, -1, GOOD_ROW), "no agent -1"),
         (lambda env: env.set_actions(NAME, SPEC.action_spec.empty_action(2)), r"\(3, 1\).*\(2, 1\)"),
         (lambda env: env.set_action_for_agent(NAME, 0, SPEC.action_spec.empty_action(2)), r"\(1, 1\).*\(2, 1\)"),

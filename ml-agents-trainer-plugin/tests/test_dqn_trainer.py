@@ -253,7 +253,7 @@ def test_a_resumed_training_goes_on_from_the_same_state(tmp_path):
         np.random.seed(5)
         for _ in range(3):
             feed(each)
-    assert resumed.update_steps == 3
+    assert resumed.update_steps == trainer.update_steps == 7
     torch.testing.assert_close(parameters_of(resumed.policy.actor), parameters_of(trainer.policy.actor))
     target, expected = resumed.optimizer.target_network, trainer.optimizer.target_network
     torch.testing.assert_close(parameters_of(target), parameters_of(expected))

@@ -130,4 +130,4 @@ def test_nan_names_what_gave_it_and_keeps_the_checkpoint(run_learn, basic_config
     assert said[of] in error
     state = torch.load(tmp_path / "results/nan/Basic/checkpoint.pt", weights_only=True)
     assert all(torch.isfinite(value.float()).all() for value in state["Policy"].values())
-    assert 200 < int(state["global_step"]["_GlobalSteps__global_step"]) <= 300
+    assert (tmp_path / "results/nan/Basic.onnx").is_file()

@@ -569,7 +569,7 @@ def test_an_agent_without_any_choice_in_a_branch_is_refused_before_anything_is_s
             comparison.manager.add_experiences(steps, nobody, 2, decision)
         steps.action_mask = given
         comparison.feed(steps, nobody, 2, decision)
-    place = f"behavior {BEHAVIOR}, worker 2, agent 6, branch {len(sizes) - 1}, of {sizes[-1]} choices"
+    place = f"behavior {BEHAVIOR}, step 0, worker 2, agent 6, branch {len(sizes) - 1}, of {sizes[-1]} choices"
     assert place in str(failure.value)
     comparison.check()
 

@@ -137,7 +137,7 @@ def a_run_to_resume_that_is_another(tmp_path):
 
 
 def a_run_without_a_checkpoint(tmp_path):
-    (tmp_path / "results" / "run").mkdir(parents=True)
+    (tmp_path / "results" / "run" / "Basic").mkdir(parents=True)
     return ["config.yaml", *RUN, "--resume"]
 
 
@@ -216,8 +216,18 @@ COMMANDS = {
     ),
     "a file that may not be executed": (a_file_that_may_not_be_executed, ["Game.x86_64", "chmod +x"]),
     "an executable that ends at once": (an_executable_that_ends_at_once, ["Worker 0", "Game.x86_64", "exit code 7"]),
-    "Gymnasium": (of("config.yaml", "--env", "gym:CartPole-v1", "--run-id", "run"), ["not there yet", "3DBall"]),
-    "PettingZoo": (of("config.yaml", "--env", "pettingzoo:butterfly", "--run-id", "run"), ["not there yet"]),
+    "an unknown environment of Gymnasium's": (
+        of("config.yaml", "--env", "gym:CartPole-v7", "--run-id", "run"),
+        ["gym:CartPole-v7", "`v1`"],
+    ),
+    "an unknown environment of PettingZoo's": (
+        of("config.yaml", "--env", "pettingzoo:classic/tictactoe", "--run-id", "run"),
+        ["Did you mean 'tictactoe_v3'"],
+    ),
+    "an argument that the environment does not take": (
+        of("config.yaml", "--run-id", "run", "--env", "gym:Pendulum-v1", "--env-args", "gravity=3"),
+        ["gym:Pendulum-v1", "gravity"],
+    ),
     "a module that is not there": (
         of("config.yaml", "--env", "module:my_env_zzz:make", "--run-id", "run"),
         ["my_env_zzz"],

@@ -137,7 +137,7 @@ def test_a_worker_that_sends_nan_is_lost_alone(names):
     assert counts == [3] * 6 + [2] + [3] * 6
     ((worker_id, message),) = manager.refused
     assert worker_id == 1
-    assert "Cat?team=0, worker 1, agent 1, observation 'worker, life and step'[0]: nan" in message
+    assert "Cat?team=0, step 0, worker 1, agent 1, observation 'worker, life and step'[0]: nan" in message
     # Three trajectories of four steps each in the life of 13; of the one that was lost in step 7, one, and then one.
     whole = [(0, [0, 1, 2, 3]), (0, [4, 5, 6, 7]), (0, [8, 9, 10, 11])]
     interrupted = [(0, [0, 1, 2, 3]), "lost", (1, [0, 1, 2, 3])]

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers
 from mlagents.trainers.exception import UnityTrainerException
+from mlagents.trainers.model_saver.fitting import Part
 from mlagents.trainers.model_saver.torch_model_saver import TorchModelSaver
 from mlagents.trainers.policy.torch_policy import TorchPolicy
 from mlagents.trainers.ppo.trainer import PPOSettings, PPOTrainer
@@ -34,7 +36,15 @@ def make_trainer(tmp_path, monkeypatch):
     """Return a function that makes a trainer with its policy; by default one that fits the file of ML-Agents 1.1.0."""
     monkeypatch.setattr(SerializationSettings, "convert_to_onnx", False)  # its tests are elsewhere, and take a second
 
-    def make(folder="Ball", load=False, action_spec=ACTION_SPECS["continuous"], seed=0, init_path=None, **changes):
+    def make(
+        folder="Ball",
+        load=False,
+        action_spec=ACTION_SPECS["continuous"],
+        seed=0,
+        init_path=None,
+        training=True,
+        **changes,
+    ):
         torch.manual_seed(seed)
         np.random.seed(seed)
         network = {"hidden_units": 32, "normalize": True, **changes.pop("network", {})}
@@ -44,7 +54,7 @@ def make_trainer(tmp_path, monkeypatch):
             init_path=None if init_path is None else str(init_path),
             max_steps=100_000,
         )
-        trainer = PPOTrainer("Ball", 10, settings, True, load, seed, str(tmp_path / folder))
+        trainer = PPOTrainer("Ball", 10, settings, training, load, seed, str(tmp_path / folder))
         identifiers = BehaviorIdentifiers.from_name_behavior_id(BEHAVIOR_ID)
         spec = BehaviorSpec([vector_observation(8, "obs")], action_spec)
         trainer.add_policy(identifiers, trainer.create_policy(identifiers, spec))
@@ -85,7 +95,8 @@ def decisions(obs):
 
 
 def state_of(trainer):
-    return {name: module.state_dict() for name, module in trainer.model_saver.modules.items()}
+    modules = trainer.model_saver.modules.items()
+    return {name: module.state_dict() for name, module in modules if not isinstance(module, Part)}
 
 
 def flat(state, prefix=""):
@@ -226,15 +237,15 @@ def test_the_newest_state_is_saved_twice_and_a_folder_stands_for_it(make_trainer
     saved.save_model()
     folder = tmp_path / "Ball"
     assert sorted(path.name for path in folder.iterdir()) == ["Ball-24.pt", "checkpoint.pt"]
-    assert (folder / "Ball-24.pt").read_bytes() == (folder / "checkpoint.pt").read_bytes()
+    assert_same(read(folder / "Ball-24.pt"), read(folder / "checkpoint.pt"), but=["trainer", "about"])
     assert_same(state_of(make_trainer(folder="Other", init_path=folder)), state_of(saved), but=["global_step"])
 
 
-def test_parameters_that_are_not_finite_overwrite_nothing(make_trainer, tmp_path):
+def test_parameters_that_are_not_finite_are_not_saved_but_those_before_again(make_trainer, tmp_path):
     trainer = make_trainer()
     train(trainer)
     trainer.save_model()
-    files = {path: path.read_bytes() for path in (tmp_path / "Ball").iterdir()}
+    good_state = copy.deepcopy(state_of(trainer))
     for module in (trainer.policy.actor, trainer.optimizer.critic):
         weight = module.network_body._body_endoder.seq_layers[2].weight
         good = weight.detach().clone()
@@ -243,9 +254,115 @@ def test_parameters_that_are_not_finite_overwrite_nothing(make_trainer, tmp_path
                 weight[0, 0] = bad
             with pytest.raises(UnityTrainerException, match=r"seq_layers\.2\.weight is not finite"):
                 trainer.save_model()
-        with torch.no_grad():
-            weight.copy_(good)
-    assert {path: path.read_bytes() for path in (tmp_path / "Ball").iterdir()} == files
+            assert torch.equal(weight, good)
+            for path in (tmp_path / "Ball").iterdir():
+                assert_same(read(path), good_state, but=["trainer", "about"])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_what_was_collected_is_for_those_who_go_on_learning(make_trainer, training):
+    saved = make_trainer()
+    train(saved)
+    train(saved, n_steps=6)
+    saved.save_model()
+    assert saved.update_buffer.num_experiences == 6
+    assert list(saved.collected_rewards["environment"]) == ["agent_0-0"]
+    resumed = make_trainer(load=True, seed=9, training=training)
+    assert resumed.update_buffer.num_experiences == (6 if training else 0)
+    assert dict(resumed.collected_rewards) == (dict(saved.collected_rewards) if training else {})
+    assert_same(state_of(resumed), state_of(saved))
+
+
+# What is damaged, and what is there beside it.
+
+
+def states_of_three_steps(make_trainer):
+    """Train and save three times; return the trainer."""
+    trainer = make_trainer()
+    for _ in range(3):
+        train(trainer)
+        trainer.save_model()
+    return trainer
+
+
+def step_of(trainer):
+    return trainer.policy.get_current_step()
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_damaged_newest_state_is_passed_over_for_the_newest_whole_one(make_trainer, tmp_path, capsys, missing):
+    states_of_three_steps(make_trainer)
+    folder = tmp_path / "Ball"
+    assert {path.name for path in folder.iterdir()} == {
+        "checkpoint.pt", "checkpoint.previous.pt", "Ball-24.pt", "Ball-48.pt", "Ball-72.pt"
+    }  # fmt: skip
+    order = [("checkpoint.pt", 72), ("Ball-72.pt", 72), ("checkpoint.previous.pt", 48), ("Ball-48.pt", 48)]
+    for (name, _), (_, step) in pairwise([*order, ("Ball-24.pt", 24)]):
+        path = folder / name
+        if missing:
+            path.unlink()
+        else:
+            path.write_bytes(path.read_bytes()[:2000])
+        resumed = make_trainer(load=True, seed=9)
+        assert step_of(resumed) == step
+        out = capsys.readouterr().out
+        assert f"the newest whole one is used: {folder}" in out
+        assert f"of step {step}." in out
+    (folder / "Ball-24.pt").write_bytes(b"")
+    with pytest.raises(UnityTrainerException, match=r"checkpoint\.pt"):
+        make_trainer(load=True)
+
+
+def test_going_back_keeps_the_count_of_steps(make_trainer):
+    trainer = states_of_three_steps(make_trainer)
+    saved = copy.deepcopy(state_of(trainer))
+    train(trainer)
+    assert step_of(trainer) == 96
+    assert trainer.model_saver.reload()
+    assert step_of(trainer) == 96
+    assert_same(state_of(trainer), saved, but=["global_step"])
+
+
+def test_there_may_be_nothing_to_go_back_to(make_trainer):
+    assert not make_trainer().model_saver.reload()
+
+
+# What fits of what does not.
+
+
+def test_a_partial_load_takes_what_fits_and_names_the_rest(make_trainer, capsys):
+    trainer = make_trainer(folder="Fresh", seed=8, network={"num_layers": 3})
+    fresh = copy.deepcopy(state_of(trainer))
+    trainer.model_saver.initialize_path = str(UPSTREAM)
+    trainer.model_saver.allow_partial_load = True
+    trainer.model_saver.initialize_or_load()
+    there, here = read(UPSTREAM)["Policy"], trainer.policy.actor.state_dict()
+    for key, tensor in here.items():
+        assert torch.equal(tensor, there[key] if key in there else fresh["Policy"][key])
+    out = capsys.readouterr().out
+    added = "network_body._body_endoder.seq_layers.4.weight"
+    assert added not in there
+    assert f"Policy, {added}: not in the file" in out
+    assert "what fits of it is taken" in out
+    assert state_of(trainer)[ADAM]["state"] == {}  # it takes all or nothing
+    train(trainer)
+
+
+def test_a_partial_load_leaves_other_shapes_alone(make_trainer):
+    trainer = make_trainer(folder="Fresh", seed=8, network={"hidden_units": 16})
+    fresh = copy.deepcopy(state_of(trainer))
+    trainer.model_saver.initialize_path = str(UPSTREAM)
+    trainer.model_saver.allow_partial_load = True
+    trainer.model_saver.initialize_or_load()
+    there, here = read(UPSTREAM)["Policy"], trainer.policy.actor.state_dict()
+    taken = [key for key in here if torch.equal(here[key], there[key]) and here[key].shape == there[key].shape]
+    assert "network_body.processors.0.normalizer.running_mean" in taken
+    assert "action_model._continuous_distribution.log_sigma" in taken
+    assert torch.equal(
+        here["action_model._continuous_distribution.mu.weight"],
+        fresh["Policy"]["action_model._continuous_distribution.mu.weight"],
+    )
+    train(trainer)
 
 
 # What does not fit.

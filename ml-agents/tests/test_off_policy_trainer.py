@@ -235,8 +235,13 @@ def iter_losses(*losses):
 def test_a_loss_that_is_nan_ends_the_run(tmp_path):
     trainer = make_trainer(tmp_path, batch_size=2)
     trainer.optimizer.loss = float("nan")
+    walk = Walk(trainer)
+    walk.go(8)
+    assert trainer.setbacks.rollbacks == 2
     with pytest.raises(UnityTrainerException, match="Some Loss = NaN"):
-        Walk(trainer).go(2)
+        walk.go(2)
+    assert trainer.setbacks.rollbacks == 2
+    assert len(trainer.optimizer.batches) == 9  # three, gone back, three, gone back, and three
 
 
 def test_nothing_is_learned_or_kept_where_agents_are_only_watched(tmp_path):
@@ -475,8 +480,8 @@ def test_the_buffer_is_saved_with_every_checkpoint(tmp_path):
     for _ in range(4):
         walk.go(4)
     resumed = make_trainer(tmp_path, load=True, **SAVING)
-    # The checkpoint was due with the third trajectory, and was written before it was counted.
-    assert places_in(resumed.update_buffer) == list(range(1, resumed.get_step + 1)) == list(range(1, 9))
+    # The checkpoint was due with the third trajectory, and was written when that was taken in.
+    assert places_in(resumed.update_buffer) == list(range(1, resumed.get_step + 1)) == list(range(1, 13))
 
 
 def test_the_buffer_of_a_finished_training_is_saved(tmp_path):

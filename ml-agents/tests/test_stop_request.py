@@ -78,6 +78,16 @@ def test_the_second_signal_ends_the_process_at_once(process):
     assert process.returncode == -signal.SIGINT
 
 
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_clusters_signal_asks_too(process, second):
+    process.send_signal(signal.SIGTERM)
+    line = process.stdout.readline()
+    assert "Stopping after this step. Another SIGTERM is to leave at once." in line
+    process.send_signal(second)
+    process.communicate(timeout=60)
+    assert process.returncode == -second
+
+
 def test_afterwards_signals_mean_what_they_meant_before(process):
     go_on(process)
     assert process.stdout.readline() == "requested False\n"

@@ -8,8 +8,9 @@ scene and changes no number in it, so that a policy trained in either balances i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -88,6 +89,24 @@ class Ball3DEnv(VectorEnv):
         self._physics_steps = np.zeros(self.n_agents, dtype=np.int64)
         self._warnings = self.data.warning.number
 
+    def simulation_state(self) -> dict[str, Any]:
+        """Return MuJoCo's state, and what the model was changed by."""
+        state = np.empty(mujoco.mj_stateSize(self.model, _STATE))
+        mujoco.mj_getState(self.model, self.data, state, _STATE)
+        return {
+            "mujoco": state,
+            "ball_mass": self._ball_mass.copy(),
+            "ball_scale": self._ball_scale.copy(),
+            "physics_steps": self._physics_steps.copy(),
+        }
+
+    def restore_simulation(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `simulation_state` told."""
+        everyone = np.arange(self.n_agents)
+        self._give_balls(everyone, state["ball_mass"], state["ball_scale"])
+        self._physics_steps[:] = state["physics_steps"]
+        mujoco.mj_setState(self.model, self.data, state["mujoco"], _STATE)
+
     def reset_agents(self, indices: NDArray[np.intp]) -> list[NDArray[np.float64]]:
         """Tilt the cubes a little and drop the balls on them.
 
@@ -141,6 +160,10 @@ class Ball3DEnv(VectorEnv):
             return
         _check_positive("mass", mass)
         _check_positive("scale", scale)
+        self._give_balls(indices, mass, scale)
+
+    def _give_balls(self, indices: NDArray[np.intp], mass: NDArray[np.float64], scale: NDArray[np.float64]) -> None:
+        """Give balls their mass and size."""
         self._ball_mass[indices], self._ball_scale[indices] = mass, scale
         radius = BALL_RADIUS * scale
         model, bodies, geoms = self.model, 2 + 2 * indices, 1 + 2 * indices  # as `_scene` orders them
@@ -165,6 +188,9 @@ class Ball3DEnv(VectorEnv):
                 "Look for actions that are not numbers, and bring the parameters 'mass' and 'scale' closer to 1."
             )
 
+
+_STATE = mujoco.mjtState.mjSTATE_INTEGRATION
+"""All that MuJoCo needs to go on bit for bit, what its solver starts from included."""
 
 _LEVEL = np.array([[1.0, 0.0, 0.0, 0.0]])
 """The quaternion (w, x, y, z) of no rotation, as a row."""

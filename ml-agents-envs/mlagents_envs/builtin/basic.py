@@ -30,6 +30,8 @@ class BasicEnv(VectorEnv):
     :param side_channels: the trainer's ends of the side channels.
     """
 
+    state_arrays = ("_position",)
+
     def __init__(self, seed: int = 0, num_areas: int = 1, side_channels: Sequence[SideChannel] | None = None):
         spec = BehaviorSpec([vector_observation(N_POSITIONS, "BasicSensor")], ActionSpec.create_discrete((len(MOVES),)))
         super().__init__("Basic", spec, num_areas, seed=seed, side_channels=side_channels)

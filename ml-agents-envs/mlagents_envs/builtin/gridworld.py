@@ -51,6 +51,8 @@ class GridWorldEnv(VectorEnv):
     :param side_channels: the trainer's ends of the side channels.
     """
 
+    state_arrays = ("_images", "_place", "_goals", "_wanted", "_age")
+
     def __init__(self, seed: int = 0, num_areas: int = 1, side_channels: Sequence[SideChannel] | None = None):
         observations = [image_observation(3, HEIGHT, WIDTH, "Camera"), goal_observation(2, "Goal")]
         spec = BehaviorSpec(observations, ActionSpec.create_discrete((len(MOVES),)))

@@ -33,6 +33,8 @@ class HallwayEnv(VectorEnv):
     :param side_channels: the trainer's ends of the side channels.
     """
 
+    state_arrays = ("_position", "_symbol", "_age")
+
     def __init__(self, seed: int = 0, num_areas: int = 1, side_channels: Sequence[SideChannel] | None = None):
         spec = BehaviorSpec([vector_observation(LENGTH + 1 + N_SYMBOLS, "Hallway")], ActionSpec.create_discrete((4,)))
         super().__init__("Hallway", spec, AGENTS_PER_AREA * num_areas, seed=seed, side_channels=side_channels)

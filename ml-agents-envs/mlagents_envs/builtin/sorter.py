@@ -42,6 +42,8 @@ class SorterEnv(VectorEnv):
 
     tiles_spec: ObservationSpec = entities_observation(MAX_TILES, TILE_SIZE, "Tiles")
 
+    state_arrays = ("_place", "_number", "_is_there", "_n_tiles")
+
     def __init__(self, seed: int = 0, num_areas: int = 1, side_channels: Sequence[SideChannel] | None = None):
         spec = BehaviorSpec([self.tiles_spec], ActionSpec.create_continuous(2))
         super().__init__("Sorter", spec, AGENTS_PER_AREA * num_areas, seed=seed, side_channels=side_channels)

@@ -34,6 +34,11 @@ class BaseRegistryEntry(ABC):
         """One sentence about the task."""
         return self._description
 
+    @property
+    def has_own_process(self) -> bool:
+        """Whether the environment simulates in a process of its own, as executables do."""
+        return True
+
     @abstractmethod
     def make(self, **kwargs: Any) -> BaseEnv:
         """Make the environment, with the arguments of a Unity environment."""

@@ -24,6 +24,11 @@ class BuiltinRegistryEntry(BaseRegistryEntry):
         super().__init__(identifier, expected_reward, description)
         self._module, _, self._attribute = factory.partition(":")
 
+    @property
+    def has_own_process(self) -> bool:
+        """Whether the environment simulates in a process of its own: no."""
+        return False
+
     def make(
         self,
         seed: int = 0,

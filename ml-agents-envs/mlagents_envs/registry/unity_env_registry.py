@@ -25,6 +25,16 @@ class UnityEnvRegistry(Mapping):  # type: ignore[type-arg]
         """Add an entry under its identifier, in the place of one that has it already."""
         self._entries[new_entry.identifier] = new_entry
 
+    def register_from_yaml(self, path_to_yaml: str) -> None:
+        """Add the entries of a manifest, all of them or none; see `mlagents_envs.registry.manifest`.
+
+        :raises UnityEnvironmentException: the manifest cannot be read; the message names file, entry and key.
+        """
+        from mlagents_envs.registry.manifest import read_manifest  # loads what fetches from the net
+
+        for entry in read_manifest(path_to_yaml):
+            self.register(entry)
+
     def clear(self) -> None:
         """Remove all entries."""
         self._entries.clear()

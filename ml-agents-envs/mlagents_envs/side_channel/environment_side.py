@@ -1,7 +1,7 @@
 """The environment's end of the side channels, for environments that live in Python."""
 
 import uuid
-from typing import Callable, Dict, KeysView, Optional, Sequence
+from typing import Any, Callable, Dict, KeysView, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,13 @@ Sampler = Callable[[int], NDArray[np.float64]]
 """Draws that many values."""
 
 
+class _Source(NamedTuple):
+    """What a parameter was made of: its message, and the generator that its distribution draws from, if it is one."""
+
+    message: bytes
+    rng: Optional[np.random.Generator]
+
+
 class EnvironmentParameters:
     """The parameters that the trainer has set: numbers, and distributions to draw from.
 
@@ -29,6 +36,7 @@ class EnvironmentParameters:
 
     def __init__(self) -> None:
         self._samplers: Dict[str, Sampler] = {}
+        self._sources: Dict[str, _Source] = {}
 
     def keys(self) -> KeysView[str]:
         """Return the names of the parameters that are set."""
@@ -51,14 +59,38 @@ class EnvironmentParameters:
         """
         data_types = EnvironmentParametersChannel.EnvironmentDataTypes
         fields = msg.strict()
+        message = fields.buffer[fields.offset :]
         key = fields.read_string()
         data_type = fields.read_int32()
+        rng = None
         if data_type == data_types.FLOAT:
-            self._samplers[key] = _constant(fields.read_float32())
+            sampler = _constant(fields.read_float32())
         elif data_type == data_types.SAMPLER:
-            self._samplers[key] = _read_sampler(key, fields)
+            rng = np.random.default_rng(fields.read_int32() & 0xFFFFFFFF)  # NumPy takes no negative seeds
+            sampler = _read_sampler(key, fields, rng)
         else:
             raise UnitySideChannelException(f"the parameter {key!r} has the unknown data type {data_type}")
+        self._samplers[key], self._sources[key] = sampler, _Source(message, rng)
+
+    def get_state(self) -> Dict[str, Any]:
+        """Return what is set, and where the draws from distributions are, as plain data."""
+        return {
+            key: {
+                "message": np.frombuffer(source.message, dtype=np.uint8).copy(),
+                "rng": None if source.rng is None else source.rng.bit_generator.state,
+            }
+            for key, source in self._sources.items()
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on with what `get_state` told, and nothing else."""
+        self._samplers.clear()
+        self._sources.clear()
+        for key, of_parameter in state.items():
+            self.on_message_received(IncomingMessage(of_parameter["message"].tobytes()))
+            rng = self._sources[key].rng
+            if rng is not None:
+                rng.bit_generator.state = of_parameter["rng"]
 
 
 def _constant(value: float) -> Sampler:
@@ -87,10 +119,9 @@ def _multirange_uniform(rng: np.random.Generator, intervals: NDArray[np.float64]
     return draw
 
 
-def _read_sampler(key: str, fields: IncomingMessage) -> Sampler:
+def _read_sampler(key: str, fields: IncomingMessage, rng: np.random.Generator) -> Sampler:
     """Read the rest of a sampler's message."""
     sampler_types = EnvironmentParametersChannel.SamplerTypes
-    rng = np.random.default_rng(fields.read_int32() & 0xFFFFFFFF)  # NumPy takes no negative seeds
     sampler_type = fields.read_int32()
     if sampler_type == sampler_types.UNIFORM:
         return _uniform(rng, fields.read_float32(), fields.read_float32())

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
-from collections import deque
-from typing import Deque, Dict, Generic, List, NamedTuple, Sequence, TypeVar, Union
+from typing import Any, Callable, Dict, List, Mapping, Sequence
 
 import numpy as np
 
 from mlagents.trainers.action_info import ActionInfo
-from mlagents.trainers.behavior_id_utils import GlobalAgentId, get_global_agent_id
+from mlagents.trainers.agent_manager_queue import AgentManagerQueue, LostAgents, TrajectoryQueue
+from mlagents.trainers.behavior_id_utils import get_global_agent_id
 from mlagents.trainers.experience_columns import ExperienceColumns
 from mlagents.trainers.stats import StatsReporter
 from mlagents.trainers.trajectory import Trajectory
@@ -18,64 +18,7 @@ from mlagents_envs.base_env import AgentId, BehaviorSpec, DecisionSteps, Termina
 from mlagents_envs.exception import UnityObservationException
 from mlagents_envs.side_channel.stats_side_channel import EnvironmentStats, StatsAggregationMethod
 
-T = TypeVar("T")
-
-
-class AgentManagerQueue(Generic[T]):
-    """What one side of the training loop leaves for the other, in order."""
-
-    class Empty(Exception):
-        """Nothing waits."""
-
-    def __init__(self, behavior_id: str, maxlen: int = 0):
-        self._maxlen = maxlen
-        self._items: Deque[T] = deque(maxlen=maxlen or None)
-        self._behavior_id = behavior_id
-
-    @property
-    def maxlen(self) -> int:
-        """How many items are kept at most, the newest ones; 0 is no bound."""
-        return self._maxlen
-
-    @property
-    def behavior_id(self) -> str:
-        """The behaviour that the items belong to."""
-        return self._behavior_id
-
-    def qsize(self) -> int:
-        """How many items wait."""
-        return len(self._items)
-
-    def empty(self) -> bool:
-        """Whether nothing waits."""
-        return not self._items
-
-    def get_nowait(self) -> T:
-        """Take the oldest item.
-
-        :raises AgentManagerQueue.Empty: nothing waits.
-        """
-        try:
-            return self._items.popleft()
-        except IndexError:
-            raise self.Empty from None
-
-    def put(self, item: T) -> None:
-        """Add an item behind the others."""
-        self._items.append(item)
-
-
-class LostAgents(NamedTuple):
-    """Agents whose worker was lost: their episodes are dropped, what was handed over of them stays.
-
-    :param agent_ids: their ids within the run; agents that come under the same ids from now on are others.
-    """
-
-    agent_ids: Sequence[GlobalAgentId]
-
-
-TrajectoryQueue = AgentManagerQueue[Union[Trajectory, LostAgents]]
-"""What is collected of a behaviour, on its way to a trainer."""
+__all__ = ["AgentManager", "AgentManagerQueue", "AgentProcessor", "LostAgents", "TrajectoryQueue"]
 
 
 class _WorkerSlots:
@@ -85,6 +28,10 @@ class _WorkerSlots:
         self.by_agent: Dict[AgentId, int] = {}
         self.last_ids = b""
         self.last_slots = np.zeros(0, dtype=np.intp)
+
+
+_PER_SLOT = ("length", "waiting", "acted", "published", "last_discrete")
+"""The arrays that an `AgentProcessor` has beside its columns."""
 
 
 def _id_bytes(agent_ids: Sequence[AgentId] | np.ndarray) -> bytes:
@@ -99,6 +46,7 @@ class AgentProcessor:
     :param behavior_id: the behaviour with its team.
     :param stats_reporter: where ``Environment/Episode Length`` goes.
     :param max_trajectory_length: the time horizon, after which a trajectory is cut though the episode goes on.
+    :ivar current_step: says how many steps the behaviour's trainer has taken in, for messages.
     """
 
     def __init__(
@@ -126,6 +74,7 @@ class AgentProcessor:
         self._last_discrete = np.zeros((0, spec.action_spec.discrete_size), dtype=np.int32)
         self._agent_ids: List[str] = []
         self._trajectory_queues: List[TrajectoryQueue] = []
+        self.current_step: Callable[[], int] = lambda: 0
 
     def publish_trajectory_queue(self, trajectory_queue: TrajectoryQueue) -> None:
         """Add a queue that every finished trajectory is put into, and agents that are lost."""
@@ -165,6 +114,29 @@ class AgentProcessor:
         self._free_slots = list(range(self._n_slots))
         self._clear(np.arange(self._n_slots))
 
+    def state_dict(self) -> Dict[str, Any]:
+        """Return the experience under way, for `load_state_dict` of another run of this behaviour to go on with."""
+        return {
+            "columns": self._columns.state_dict(),
+            "slots": {worker_id: dict(worker.by_agent) for worker_id, worker in self._workers.items()},
+            "agent_ids": list(self._agent_ids),
+            "free_slots": list(self._free_slots),
+            **{name: getattr(self, f"_{name}") for name in _PER_SLOT},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with experience of which `state_dict` told."""
+        self._columns.load_state_dict(state["columns"])
+        self._workers = {}
+        for worker_id, by_agent in state["slots"].items():
+            self._workers[worker_id] = worker = _WorkerSlots()
+            worker.by_agent = dict(by_agent)
+        self._agent_ids = list(state["agent_ids"])
+        self._n_slots = len(self._agent_ids)
+        self._free_slots = list(state["free_slots"])
+        for name in _PER_SLOT:
+            setattr(self, f"_{name}", state[name])
+
     def drop_worker(self, worker_id: int) -> np.ndarray:
         """Drop what is under way of a worker, which starts anew or is gone; the queues are told whose it was.
 
@@ -196,7 +168,7 @@ class AgentProcessor:
         for branch, forbidden in enumerate(steps.action_mask or []):
             for row in np.flatnonzero(forbidden.all(axis=1)):
                 raise UnityObservationException(
-                    f"The environment forbids every choice: behavior {self.behavior_id}, worker {worker_id}, agent "
+                    f"The environment forbids every choice: {self._place(worker_id)}, agent "
                     f"{int(steps.agent_id[row])}, branch {branch}, of {forbidden.shape[1]} choices. The step was not "
                     f"used; mend the environment, so that one choice is allowed, be it to do nothing."
                 )
@@ -208,10 +180,12 @@ class AgentProcessor:
             for row, *place in np.argwhere(~np.isfinite(values)).tolist():
                 agent_id, value = int(steps.agent_id[row]), values[row][tuple(place)]
                 raise UnityObservationException(
-                    f"The environment gave a value that is not finite: behavior {self.behavior_id}, worker "
-                    f"{worker_id}, agent {agent_id}, {name}{place or ''}: {value}. The step was not used; mend the "
-                    f"environment."
+                    f"The environment gave a value that is not finite: {self._place(worker_id)}, agent {agent_id}, "
+                    f"{name}{place or ''}: {value}. The step was not used; mend the environment."
                 )
+
+    def _place(self, worker_id: int) -> str:
+        return f"behavior {self.behavior_id}, step {self.current_step()}, worker {worker_id}"
 
     def _slots_of(self, worker: _WorkerSlots, worker_id: int, agent_ids: np.ndarray) -> np.ndarray:
         """Return the slot of each agent, giving new agents a free one."""

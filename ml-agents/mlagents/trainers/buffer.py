@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, MutableMapping
 from typing import Any, BinaryIO, Dict, List, Mapping, Optional, Union
 
@@ -172,6 +173,21 @@ class AgentBuffer(MutableMapping):  # type: ignore[type-arg]
         """
         with opened(file_object) as columns:
             self._fields = {key: column.field() for key, column in columns.items()}
+
+    def state_dict(self) -> Dict[str, np.ndarray]:
+        """Return what `save_to_file` writes, as an array of bytes; nothing of an empty buffer."""
+        if not self._fields:
+            return {}
+        file = io.BytesIO()
+        self.save_to_file(file)
+        return {"hdf5": np.frombuffer(file.getvalue(), dtype=np.uint8)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Replace all columns by those of which `state_dict` told."""
+        if "hdf5" in state:
+            self.load_from_file(io.BytesIO(state["hdf5"].tobytes()))
+        else:
+            self._fields = {}
 
     def truncate(self, max_length: int, sequence_length: int = 1) -> None:
         """Keep the newest `max_length` rows, rounded down to whole sequences."""

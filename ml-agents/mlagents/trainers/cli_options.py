@@ -44,7 +44,16 @@ _GROUPS = (
         "run",
         ("checkpoint_settings",),
         CheckpointSettings,
-        ("run_id", "resume", "force", "initialize_from", "inference", "results_dir"),
+        (
+            "run_id",
+            "resume",
+            "force",
+            "initialize_from",
+            "inference",
+            "results_dir",
+            "checkpoint_interval_s",
+            "allow_partial_load",
+        ),
     ),
     _Group("policy", (_EACH_BEHAVIOR, "network_settings"), NetworkSettings, ("deterministic",)),
     _Group("environment", ("env_settings",), EnvironmentSettings, _fields(EnvironmentSettings)),
@@ -85,17 +94,23 @@ class _ListTrainers(argparse.Action):
         parser.exit()
 
 
-def create_parser(version: Callable[[], str]) -> argparse.ArgumentParser:
+def create_parser(
+    version: Callable[[], str],
+    prog: str = "mlagents-learn",
+    description: str = "Train the agents of an environment, or watch them act. A flag beats the configuration file.",
+) -> argparse.ArgumentParser:
     """Make the parser of ``mlagents-learn``, whose flags, defaults and help come from the settings classes.
 
     A flag that was not given is not in the namespace, so that it beats nothing.
 
     :param version: returns what ``--version`` shows.
+    :param prog: another command that takes the same flags.
+    :param description: of that command.
     """
     parser = _Parser(
-        prog="mlagents-learn",
-        usage="mlagents-learn [trainer_config_path] [flags]",
-        description="Train the agents of an environment, or watch them act. A flag beats the configuration file.",
+        prog=prog,
+        usage=f"{prog} [trainer_config_path] [flags]",
+        description=description,
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument(CONFIG_PATH, nargs="?", help="configuration file (YAML); without one all is default")

@@ -88,6 +88,39 @@ class EnvManager(ABC):
     def on_training_started(self, behavior_name: str, trainer_settings: TrainerSettings) -> None:  # noqa: B027
         """Take note that training of a behaviour begins; nothing to do, unless environments want to know."""
 
+    def state_dict(self) -> Dict[str, Any]:
+        """Return the episodes under way, by which a resumed run goes on with them; nothing where it cannot."""
+        environment = self._environment_state()
+        if environment is None:
+            return {}
+        return {
+            "environment": environment,
+            "agents": {name: manager.state_dict() for name, manager in self.agent_managers.items()},
+            "policies": {name: policy.episodes_state() for name, policy in self.policies.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> bool:
+        """Go on with the episodes of which `state_dict` told; return False where that is not possible.
+
+        :raises UnityEnvironmentException: the environment is not as it was.
+        """
+        if "agents" not in state or state["agents"].keys() != self.agent_managers.keys():
+            return False
+        self._restore_environment(state["environment"])
+        for name, manager in self.agent_managers.items():
+            manager.load_state_dict(state["agents"][name])
+        for name, policy in self.policies.items():
+            policy.restore_episodes(state["policies"][name])
+        return True
+
+    def _environment_state(self) -> Optional[Dict[str, Any]]:
+        """Return the state of the environment; None where it has none to give."""
+        return None
+
+    def _restore_environment(self, state: Mapping[str, Any]) -> None:
+        """Let the environment go on from there, and forget the steps after its reset."""
+        raise NotImplementedError
+
     @abstractmethod
     def close(self) -> None:
         """Close all environments."""

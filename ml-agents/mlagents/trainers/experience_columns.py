@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, NamedTuple, Tuple
+from typing import Any, Dict, Mapping, NamedTuple, Tuple
 
 import numpy as np
 
@@ -76,6 +76,20 @@ class ExperienceColumns:
         """Make room for `length` experiences in a slot."""
         if length > self.n_times:
             self._resize(self.n_slots, min(max(length, 2 * self.n_times), self._horizon))
+
+    def state_dict(self) -> Dict[str, Any]:
+        """Return the arrays, and what stands where nothing was written, by name."""
+        blanks = {name: field.blank for name, field in self._fields.items()}
+        return {"arrays": dict(self.arrays), "blanks": blanks}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over arrays of which `state_dict` told."""
+        self.arrays = dict(state["arrays"])
+        self.n_slots, self.n_times = self.arrays["reward"].shape
+        self._fields = {
+            name: _Field(array.shape[2:], array.dtype.type, state["blanks"][name])
+            for name, array in self.arrays.items()
+        }
 
     def cut(self, slot: int, length: int, done: bool, interrupted: bool) -> TrajectoryColumns:
         """Return the first `length` experiences of a slot, as copies; only the last can be done or interrupted."""

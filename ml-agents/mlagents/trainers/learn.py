@@ -8,7 +8,7 @@ import os
 import random
 import sys
 import traceback
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Dict, Iterator, List, Optional
 
 import attr
 import numpy as np
@@ -19,6 +19,7 @@ from mlagents.plugins.blame import find_culprit
 from mlagents.plugins.stats_writer import register_stats_writer_plugins
 from mlagents.plugins.trainer_type import register_trainer_plugins, usable_plugins
 from mlagents.torch_utils import set_torch_config, torch
+from mlagents.trainers.checkpointer import Checkpointer
 from mlagents.trainers.cli_options import create_parser
 from mlagents.trainers.env_manager import EnvManager
 from mlagents.trainers.environment_host import SourceEnvFactory, engine_config
@@ -45,6 +46,8 @@ USER_ERRORS = (TrainerConfigError, TrainerError, UnityException)
 """What is the user's to mend: one message, no traceback."""
 
 MAX_RANDOM_SEED = 10000
+_SEEDS_PER_SESSION = 100_003
+"""More than there are workers, each of which has a seed of its own."""
 
 _HOW_TO_SEE_MORE = "Only frames of the plug-in are shown; --debug shows all."
 
@@ -73,6 +76,9 @@ def run_cli(options: RunOptions) -> None:
     logging_util.set_log_level(logging_util.DEBUG if options.debug else logging_util.INFO)
     logger.debug(f"Configuration of this run: {options.as_dict()}")
     run_seed = options.env_settings.seed
+    if run_seed == -1 and options.checkpoint_settings.resume:
+        stored = RunDirectory(options.checkpoint_settings).seed
+        run_seed = -1 if stored is None else stored
     if run_seed == -1:
         run_seed = random.SystemRandom().randrange(MAX_RANDOM_SEED)
         logger.debug(f"The seed is {run_seed}.")
@@ -91,18 +97,19 @@ def run_training(run_seed: int, options: RunOptions, num_areas: int) -> None:
     set_torch_config(options.torch_settings)
     source = _find_environment(options, run)
     run.check()
+    run.check_writable()
 
     with StopRequest() as stop, progress_display() as progress, _stats_writers(options):
-        _seed_everything(run_seed)  # after the code of plug-ins that may have nothing to do with this run
+        # A session that cannot go on where the one before was should at least not see the same again.
+        session_seed = (run_seed + _SEEDS_PER_SESSION * (run.session - 1)) % 2**31 if run.session > 1 else run_seed
+        _seed_everything(session_seed)  # after the code of plug-ins that may have nothing to do with this run
+        parameters = _environment_parameters(options, run_seed)
+        checkpointer = Checkpointer(run, options.checkpoint_settings.checkpoint_interval_s, parameters)
         controller = TrainerController(
-            _make_trainer_factory(options, run, run_seed),
-            _environment_parameters(options, run_seed),
-            learns,
-            stop,
-            progress,
+            _make_trainer_factory(options, run, run_seed), parameters, learns, stop, progress, checkpointer
         )
-        env_manager = _make_env_manager(source, options, run_seed, num_areas, controller)
-        writes = False
+        env_manager = _make_env_manager(source, options, session_seed, num_areas, controller)
+        writes, status = False, "failed"
         try:
             controller.reset(env_manager)
             if learns:
@@ -110,9 +117,11 @@ def run_training(run_seed: int, options: RunOptions, num_areas: int) -> None:
                 writes = True
             try:
                 controller.start_learning(env_manager)
+                status = "interrupted" if stop.requested else "finished"
             finally:
                 if writes:
-                    _write_status(run, controller)
+                    with _writing_logs(run):
+                        checkpointer.write_status(controller.trainers, status)
         finally:
             env_manager.close()
             if writes:
@@ -200,11 +209,19 @@ def _make_trainer_factory(options: RunOptions, run: RunDirectory, run_seed: int)
         trainer_config=options.behaviors,
         output_path=str(run.path),
         train_model=not options.checkpoint_settings.inference,
-        load_model=run.loads_own_state,
+        load_model=_has_something_to_load(run),
         seed=run_seed,
         status=run.read_status() if run.loads_own_state else {},
         init_checkpoint=run.init_checkpoint,
+        allow_partial_load=options.checkpoint_settings.allow_partial_load,
     )
+
+
+def _has_something_to_load(run: RunDirectory) -> bool:
+    if run.settings.resume and not run.settings.inference and run.was_killed_as_it_began:
+        logger.warning(f"The run in {run.path} ended before it had a first checkpoint; it begins anew.")
+        return False
+    return run.loads_own_state
 
 
 def _environment_parameters(options: RunOptions, run_seed: int) -> Dict[str, ParameterRandomizationSettings]:
@@ -214,16 +231,6 @@ def _environment_parameters(options: RunOptions, run_seed: int) -> Dict[str, Par
         sampler = settings.curriculum[0].value
         samplers[name] = attr.evolve(sampler, seed=run_seed + index) if sampler.seed == -1 else sampler
     return samplers
-
-
-def _write_status(run: RunDirectory, controller: TrainerController) -> None:
-    """Write which checkpoints there are."""
-    status: Dict[str, Any] = {}
-    for name, trainer in controller.trainers.items():
-        history = getattr(trainer, "checkpoints", None)
-        status[name] = history.as_dict() if history is not None else {}
-    with _writing_logs(run):
-        run.write_status(status)
 
 
 def _write_timers(run: RunDirectory) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
-from typing import Callable, Deque, Dict, Optional
+from typing import Any, Callable, Deque, Dict, Mapping, Optional
 
 from mlagents.trainers.settings import EnvironmentSettings
 
@@ -22,6 +22,14 @@ class RestartLimits:
         self._clock = clock
         self.counts: Dict[int, int] = defaultdict(int)
         self._recent: Dict[int, Deque[float]] = defaultdict(deque)
+
+    def state_dict(self) -> Dict[str, Any]:
+        """Return how often each worker was started anew in this run."""
+        return {"counts": dict(self.counts)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Count on from what `state_dict` told."""
+        self.counts.update(state["counts"])
 
     def count(self, worker_id: int) -> Optional[str]:
         """Count a restart; return which limit it goes beyond, None if none."""

@@ -16,7 +16,8 @@ import yaml
 from mlagents.torch_utils import torch
 from mlagents.trainers import __version__
 from mlagents.trainers.exception import UnityTrainerException
-from mlagents.trainers.files import write_text_atomically
+from mlagents.trainers.files import remove_leftovers, write_text_atomically
+from mlagents.trainers.model_saver.checkpoints import CheckpointHistory
 from mlagents.trainers.model_saver.torch_model_saver import DEFAULT_CHECKPOINT_NAME
 from mlagents.trainers.settings import CheckpointSettings, RunOptions
 from mlagents_envs import __version__ as envs_version
@@ -26,6 +27,7 @@ from mlagents_envs.spelling import did_you_mean
 
 logger = get_logger(__name__)
 
+CONFIGURATION = "configuration.yaml"
 STATUS_FORMAT_VERSION = "0.3.0"
 NOT_A_BEHAVIOR = ("run_logs", "inference")
 """Folders of a run that are not a behaviour's."""
@@ -44,6 +46,7 @@ class RunDirectory:
         self.path = Path(settings.write_path)
         self.logs_path = Path(settings.run_logs_dir)
         self._since_s = time.time()
+        self._session: Optional[int] = None
 
     @property
     def player_logs_path(self) -> Path:
@@ -51,16 +54,42 @@ class RunDirectory:
         return self.path / "inference" if self.settings.inference else self.logs_path
 
     @property
+    def session(self) -> int:
+        """Which session of the run this is: 1 for the first, one more each time that it is resumed."""
+        if not self.loads_own_state:
+            return 1
+        if self._session is None:
+            metadata = self.read_status().get("metadata")
+            sessions = metadata.get("sessions") if isinstance(metadata, dict) else None
+            self._session = sessions + 1 if isinstance(sessions, int) else 2
+        return self._session
+
+    @property
+    def seed(self) -> Optional[int]:
+        """The seed of the run as its configuration keeps it; None where that is not there."""
+        try:
+            configuration = yaml.safe_load((self.path / CONFIGURATION).read_text(encoding="utf-8"))
+            seed = configuration["env_settings"]["seed"]
+        except (OSError, ValueError, TypeError, LookupError, yaml.YAMLError):
+            return None
+        return seed if isinstance(seed, int) and seed >= 0 else None
+
+    @property
     def loads_own_state(self) -> bool:
         """Whether the run goes on from its own newest state: it resumes, or plays what it has learned."""
         settings = self.settings
         return settings.resume or settings.load_model or (settings.inference and settings.initialize_from is None)
 
-    def check(self) -> None:
-        """Check that what the settings ask for can be done, before anything is touched.
+    @property
+    def was_killed_as_it_began(self) -> bool:
+        """Whether the run is there, or its empty folder, but no state of it."""
+        has_begun = (self.path / CONFIGURATION).is_file() or not self._holds_a_run()
+        return has_begun and not any(self.path.glob("*/*.pt"))
 
-        :raises UnityTrainerException: the run exists already, or the one to resume or start from does not; or the
-            results folder cannot be written.
+    def check(self) -> None:
+        """Check that what the settings ask for can be done; nothing is touched.
+
+        :raises UnityTrainerException: the run exists already, or the one to resume or start from does not.
         """
         settings = self.settings
         if self.loads_own_state:
@@ -74,7 +103,13 @@ class RunDirectory:
         init_path = settings.maybe_init_path
         if init_path is not None and not settings.resume and not Path(init_path).is_dir():
             raise UnityTrainerException(self._no_such_run(str(settings.initialize_from), "initialize from"))
-        if not settings.inference:
+
+    def check_writable(self) -> None:
+        """Check that files of the run can be written, where there will be any.
+
+        :raises UnityTrainerException: they cannot.
+        """
+        if not self.settings.inference:
             self._check_writable()
 
     def _holds_a_run(self) -> bool:
@@ -97,10 +132,12 @@ class RunDirectory:
             with tempfile.TemporaryFile(dir=self.path):
                 pass
         except OSError as error:
-            raise UnityTrainerException(
-                f"The results folder {self.path} cannot be written: {error.strerror}. "
-                f"Choose another with --results-dir."
-            ) from error
+            raise self._not_writable(error) from error
+
+    def _not_writable(self, error: OSError) -> UnityTrainerException:
+        return UnityTrainerException(
+            f"The results folder {self.path} cannot be written: {error.strerror}. Choose another with --results-dir."
+        )
 
     def init_checkpoint(self, behavior_name: str, init_path: Optional[str]) -> Optional[str]:
         """Return the checkpoint that a behaviour starts from, if any.
@@ -120,18 +157,41 @@ class RunDirectory:
         """Make room for the run, and write ``configuration.yaml``: what it was told, readable as input again.
 
         A run that it replaces is moved aside into ``.trash`` beside it, where the newest three are kept.
+
+        :raises UnityTrainerException: the results folder cannot be written.
         """
+        try:
+            self._begin(options)
+        except OSError as error:
+            raise self._not_writable(error) from error
+
+    def _begin(self, options: RunOptions) -> None:
         if self._holds_a_run() and not self.loads_own_state:
             trash = self.path.parent / TRASH
             trash.mkdir(exist_ok=True)
+            held = self._describe()
             aside = trash / f"{self.path.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 10**6:06}"
             shutil.move(self.path, aside)
             self._take_back_player_logs(aside)
-            logger.info(f"The run that {self.path} held was moved to {aside}.")
+            logger.info(f"The run that {self.path} held ({held}) was moved to {aside}.")
             for old in sorted(trash.iterdir(), key=lambda entry: entry.stat().st_ctime_ns)[:-KEPT_IN_TRASH]:
                 shutil.rmtree(old, ignore_errors=True)
+        remove_leftovers(self.path)
         text = yaml.safe_dump(options.as_dict(), sort_keys=False)
-        write_text_atomically(self.path / "configuration.yaml", text)
+        write_text_atomically(self.path / CONFIGURATION, text)
+
+    def _describe(self) -> str:
+        """Say which behaviours the run has, and how far they were trained."""
+        status = self.read_status()
+        described = []
+        for folder in sorted(entry for entry in self.path.iterdir() if entry.is_dir()):
+            if folder.name not in NOT_A_BEHAVIOR:
+                checkpoints = CheckpointHistory(keep_checkpoints=1)
+                checkpoints.restore(status.get(folder.name) or {})
+                steps = max((checkpoint.steps for checkpoint in checkpoints.checkpoints), default=0)
+                n_states = len(list(folder.glob("*.pt")))
+                described.append(f"{folder.name}: {steps:,} steps, {n_states} states")
+        return "; ".join(described) or "nothing learned"
 
     def _take_back_player_logs(self, aside: Path) -> None:
         """Bring the logs of executables that were started for this run back from the one that it replaces."""
@@ -152,9 +212,14 @@ class RunDirectory:
             return {}
         return status if isinstance(status, dict) else {}
 
-    def write_status(self, behaviors: Dict[str, Any]) -> None:
-        """Write ``training_status.json``."""
+    def write_status(self, behaviors: Dict[str, Any], status: str) -> None:
+        """Write ``training_status.json``.
+
+        :param status: running, interrupted, finished or failed.
+        """
         metadata = {
+            "run_status": status,
+            "sessions": self.session,
             "stats_format_version": STATUS_FORMAT_VERSION,
             "mlagents_version": __version__,
             "torch_version": str(torch.__version__),

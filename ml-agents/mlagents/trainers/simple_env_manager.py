@@ -61,6 +61,14 @@ class SimpleEnvManager(EnvManager):
         """The behaviours seen so far, by id."""
         return dict(self.env.behavior_specs)
 
+    def _environment_state(self) -> Optional[Dict[str, Any]]:
+        return self.env.get_state()
+
+    def _restore_environment(self, state: Mapping[str, Any]) -> None:
+        self.env.set_state(state)
+        self.previous_step = self._observe({})
+        self.first_step_infos = []
+
     def close(self) -> None:
         """Close the environment."""
         self.env.close()

@@ -10,7 +10,7 @@ from collections import defaultdict
 from enum import Enum
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Set, Tuple
 
 import numpy as np
 
@@ -277,6 +277,29 @@ class StatsReporter:
             StatsReporter.stats_dict.clear()
             StatsReporter.stats_aggregation.clear()
             StatsReporter._failing.clear()
+
+    @staticmethod
+    def state_dict() -> Dict[str, Any]:
+        """Return what was added in all categories since their last summaries."""
+        with StatsReporter.lock:
+            return {
+                "values": {category: dict(values) for category, values in StatsReporter.stats_dict.items()},
+                "aggregation": {
+                    category: {key: method.value for key, method in methods.items()}
+                    for category, methods in StatsReporter.stats_aggregation.items()
+                },
+            }
+
+    @staticmethod
+    def load_state_dict(state: Mapping[str, Any]) -> None:
+        """Go on with what `state_dict` told, in the place of what was added so far."""
+        with StatsReporter.lock:
+            StatsReporter.stats_dict.clear()
+            for category, values in state["values"].items():
+                StatsReporter.stats_dict[category].update({key: list(numbers) for key, numbers in values.items()})
+            for category, methods in state["aggregation"].items():
+                known = {key: StatsAggregationMethod(method) for key, method in methods.items()}
+                StatsReporter.stats_aggregation[category].update(known)
 
     def add_property(self, property_type: StatsPropertyType, value: Any) -> None:
         """Tell the writers a fact about this category."""

@@ -1,4 +1,4 @@
-"""Ctrl-C: asked once, training stops in good order; asked twice, at once."""
+"""Ctrl-C, or a cluster's SIGTERM: asked once, training stops in good order; asked twice, at once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ logger = get_logger(__name__)
 
 
 class StopRequest:
-    """Whether the user asked training to stop; a context manager that listens to SIGINT.
+    """Whether the user asked training to stop; a context manager that listens to SIGINT and SIGTERM.
 
-    The first SIGINT sets `requested`, which the training loop looks at after every step. The second has its usual
+    The first signal sets `requested`, which the training loop looks at after every step. The second has its usual
     effect, the end of the process.
     """
 
@@ -26,7 +26,8 @@ class StopRequest:
     def __enter__(self) -> StopRequest:
         # Python lets only the main thread set handlers; a run in another thread is stopped by its owner.
         if threading.current_thread() is threading.main_thread():
-            self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._handle)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
@@ -40,5 +41,7 @@ class StopRequest:
 
     def _handle(self, number: int, frame: Optional[FrameType]) -> None:
         self.requested = True
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        logger.info("Stopping after this step. Press Ctrl-C again to leave at once.")
+        for listened_to in self._previous:
+            signal.signal(listened_to, signal.SIG_DFL)
+        again = "Press Ctrl-C again" if number == signal.SIGINT else "Another SIGTERM is"
+        logger.info(f"Stopping after this step. {again} to leave at once.")

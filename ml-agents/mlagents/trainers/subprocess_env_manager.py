@@ -273,6 +273,16 @@ class SubprocessEnvManager(EnvManager):
         """The behaviours seen so far in any environment, by id."""
         return dict(self._specs)
 
+    def state_dict(self) -> Dict[str, Any]:
+        """Return how often workers were started anew: their episodes under way cannot be saved."""
+        return {"restarts": self.limits.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> bool:
+        """See `EnvManager`."""
+        if "restarts" in state:
+            self.limits.load_state_dict(state["restarts"])
+        return False
+
     def close(self) -> None:
         """Close all environments; a worker that takes too long is ended, and one that is only starting at once."""
         for worker in self.env_workers:

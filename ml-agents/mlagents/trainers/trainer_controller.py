@@ -7,9 +7,11 @@ from typing import Any, Dict, List, Mapping, Optional
 from mlagents.torch_utils import take_threads_for_images
 from mlagents.trainers.agent_processor import AgentManager
 from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers
+from mlagents.trainers.checkpointer import Checkpointer
 from mlagents.trainers.env_manager import EnvironmentStep, EnvManager
-from mlagents.trainers.exception import NotFiniteError, TrainerConfigError
+from mlagents.trainers.exception import TrainerConfigError
 from mlagents.trainers.policy import Policy
+from mlagents.trainers.rescue import rescue
 from mlagents.trainers.stats import StatsPropertyType
 from mlagents.trainers.stop_request import StopRequest
 from mlagents.trainers.terminal import ProgressDisplay
@@ -29,6 +31,7 @@ class TrainerController:
     :param train: whether trainers learn, or only act, in which case nothing is saved.
     :param stop: asked after every step whether the user wants to stop.
     :param progress: shown how far the trainers are.
+    :param checkpointer: saves and restores the run as a whole; without one, trainers save what is theirs.
     """
 
     def __init__(
@@ -38,12 +41,14 @@ class TrainerController:
         train: bool,
         stop: StopRequest,
         progress: ProgressDisplay,
+        checkpointer: Optional[Checkpointer] = None,
     ):
         self.trainer_factory = trainer_factory
         self.environment_parameters = environment_parameters
         self.train_model = train
         self.stop = stop
         self.progress = progress
+        self.checkpointer = checkpointer
         self.trainers: Dict[str, Trainer] = {}
         self.update_threads: Dict[str, UpdateThread] = {}  # of the trainers that update beside the environment
 
@@ -60,6 +65,7 @@ class TrainerController:
             _report_settings(trainer)
         try:
             try:
+                self._begin(env_manager)
                 while self._goes_on():
                     self.advance(env_manager)
                 self._settle()
@@ -70,6 +76,19 @@ class TrainerController:
             self._save_models(after=error)
             raise
         self._save_models()
+        if self.checkpointer is not None and self.train_model:
+            self.checkpointer.save(self.trainers, env_manager)
+
+    def _begin(self, env_manager: EnvManager) -> None:
+        """Go on from where the run was, or let it have a first state, from which it can be resumed whatever happens."""
+        if self.checkpointer is None or not self.train_model:
+            for trainer in self.trainers.values():
+                trainer.end_episode()  # of the session that is resumed
+            return
+        if self.trainer_factory.load_model:
+            self.checkpointer.restore(self.trainers, env_manager)
+        else:
+            self.checkpointer.save(self.trainers, env_manager)
 
     def _goes_on(self) -> bool:
         if self.stop.requested:
@@ -104,14 +123,20 @@ class TrainerController:
         with hierarchical_timer("env_step"):
             steps = env_manager.get_steps()
             for trainer in self._add_behaviors(env_manager, steps):
+                trainer.end_episode()  # of the session that is resumed
                 _report_settings(trainer)
             n_steps = env_manager.process_steps(steps)
         for name, trainer in self.trainers.items():
             with hierarchical_timer("trainer_advance"):
                 self.update_threads.get(name, trainer).advance()
+                if name not in self.update_threads:
+                    trainer.checkpoint_if_due()  # where a plug-in's `advance` does without
             returns = tuple(trainer.reward_buffer)  # in one go: its trainer may be adding to it in another thread
             mean_return = sum(returns) / len(returns) if returns else None
             self.progress.update(name, trainer.get_step, trainer.get_max_steps, mean_return)
+        if self.checkpointer is not None and self.train_model and self.checkpointer.is_due(self.trainers):
+            self._settle()
+            self.checkpointer.save(self.trainers, env_manager)
         return n_steps
 
     def _add_behaviors(self, env_manager: EnvManager, steps: List[EnvironmentStep]) -> List[Trainer]:
@@ -144,6 +169,7 @@ class TrainerController:
             self._settle()
             trainer.add_policy(identifiers, trainer.get_policy(behavior_id))
         manager = AgentManager(spec, behavior_id, trainer.stats_reporter, trainer.trainer_settings.time_horizon)
+        manager.current_step = lambda: trainer.get_step
         env_manager.set_agent_manager(behavior_id, manager)
         env_manager.set_policy(behavior_id, self._link(trainer, manager))
 
@@ -180,8 +206,7 @@ class TrainerController:
         """Save every trainer's state and model.
 
         A trainer whose model cannot be saved keeps none of the others from being saved. Its error is raised at the end,
-        unless the models are saved after an error, which then is the one to report. A model that made a loss NaN is
-        not put in the place of an earlier one, though its parameters may still be finite.
+        unless the models are saved after an error, which then is the one to report.
         """
         if not self.train_model:
             return
@@ -189,10 +214,8 @@ class TrainerController:
         for name, trainer in self.trainers.items():
             if trainer.get_step == 0:
                 continue  # nothing was learned
-            if isinstance(after, NotFiniteError) and after.behavior_name == name and _has_checkpoint(trainer):
-                continue
             try:
-                trainer.save_model()
+                self._save_model(trainer)
             except Exception as error:
                 errors.append(error)
                 if after is not None or len(errors) > 1:
@@ -200,10 +223,12 @@ class TrainerController:
         if errors and after is None:
             raise errors[0]
 
-
-def _has_checkpoint(trainer: Trainer) -> bool:
-    history = getattr(trainer, "checkpoints", None)
-    return history is not None and bool(history.checkpoints)
+    def _save_model(self, trainer: Trainer) -> None:
+        """Save a trainer's state and model; where the disk does not take them, see `rescue`."""
+        try:
+            trainer.save_model()
+        except OSError as error:
+            rescue(trainer, error, lambda: self.stop.requested)
 
 
 def _report_settings(trainer: Trainer) -> None:

@@ -4,6 +4,7 @@ import traceback
 
 import numpy as np
 import pytest
+import torch
 
 from mlagents.trainers.exception import NotFiniteError
 from mlagents.trainers.ppo.trainer import TorchPPOOptimizer
@@ -39,11 +40,18 @@ def test_a_loss_that_is_nan_leaves_the_checkpoints_alone(make_session, monkeypat
 
     monkeypatch.setattr(TorchPPOOptimizer, "update", give_nan_later)
     session = make_session(checkpoint_interval=50)
-    with pytest.raises(NotFiniteError, match="Behavior Cart, step 75"):
+    good = []
+
+    def remember(n_steps):
+        if n_steps == 48:
+            good.extend(parameter.detach().clone() for parameter in session.trainer.policy.actor.parameters())
+
+    session.env.on_step = remember
+    with pytest.raises(NotFiniteError, match=r"Behavior Cart, step \d+: .*did not get better"):
         session.learn()
-    assert [checkpoint.steps for checkpoint in session.trainer.checkpoints.checkpoints] == [
-        49
-    ]  # before the trajectory of 4 that reaches 50
+    assert session.trainer.setbacks.rollbacks == 2
+    now = list(session.trainer.policy.actor.parameters())
+    assert all(torch.equal(one, other) for one, other in zip(good, now, strict=True))
 
 
 def test_an_error_of_the_environment_waits_for_the_update_and_saves(make_session, gate):

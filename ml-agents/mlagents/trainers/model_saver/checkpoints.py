@@ -15,7 +15,7 @@ class ModelCheckpoint:
 
     :param steps: experiences trained on so far.
     :param file_path: the exported model, or the training state where there is no export.
-    :param reward: mean return of the episodes since the last update; None if none ended.
+    :param reward: mean return of the episodes since the last update, or if none ended of the last ones; else None.
     :param creation_time: seconds since the epoch.
     :param auxillary_file_paths: the other files of this checkpoint.
     """

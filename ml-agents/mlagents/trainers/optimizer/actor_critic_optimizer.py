@@ -95,8 +95,9 @@ class ActorCriticOptimizer(TorchOptimizer):
         """Take a gradient step on a minibatch."""
         learning_rate = self.decay_learning_rate.get_value(self.policy.get_current_step())
         loss, metrics = self.loss(self._evaluate(batch))
-        if math.isnan(loss.item()):
-            raise NotFiniteError(f"{type(self).__name__}.loss ({place_of(type(self).loss)}) gave NaN")
+        if not math.isfinite(loss.item()):
+            place = place_of(type(self).loss)
+            raise NotFiniteError(f"{type(self).__name__}.loss ({place}) gave {str(loss.item()).replace('nan', 'NaN')}")
         ModelUtils.update_learning_rate(self.optimizer, learning_rate)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # in older torch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, NamedTuple, Sequence
+from typing import Any, Dict, Mapping, NamedTuple, Sequence
 
 import numpy as np
 
@@ -79,6 +79,14 @@ class AgentMemories:
             memories = known.memories.copy()
             memories[np.isin(known.agent_ids, agent_ids)] = 0.0
             self._workers[worker_id] = known._replace(memories=memories)
+
+    def state_dict(self) -> Dict[str, Any]:
+        """Return what the agents of each worker remember."""
+        return {"workers": {worker_id: tuple(known) for worker_id, known in self._workers.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let agents remember what `state_dict` told."""
+        self._workers = {worker_id: _WorkerMemories(*known) for worker_id, known in state["workers"].items()}
 
     def clear(self) -> None:
         """Let all agents of all workers remember nothing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, List, NoReturn, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, NoReturn, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -58,6 +58,13 @@ class Policy(ABC):
 
     def end_all_episodes(self) -> None:  # noqa: B027
         """Take note that all environments start anew; nothing to do without memory."""
+
+    def episodes_state(self) -> Dict[str, Any]:
+        """Return what is known of the episodes under way, for a run that resumes; nothing without memory."""
+        return {}
+
+    def restore_episodes(self, state: Mapping[str, Any]) -> None:  # noqa: B027
+        """Take over what `episodes_state` told; nothing to do without memory."""
 
     @staticmethod
     def check_nan_action(action: Optional[ActionTuple]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -170,6 +170,14 @@ class TorchPolicy(Policy):
     def end_all_episodes(self) -> None:
         """Let all agents start without memory."""
         self._memories.clear()
+
+    def episodes_state(self) -> Dict[str, Any]:
+        """Return what the agents remember."""
+        return self._memories.state_dict()
+
+    def restore_episodes(self, state: Mapping[str, Any]) -> None:
+        """Let the agents remember what `episodes_state` told."""
+        self._memories.load_state_dict(state)
 
     def get_current_step(self) -> int:
         """Return the steps of training so far."""

@@ -240,14 +240,14 @@ class TorchSACOptimizer(TorchOptimizer):
     def update(self, batch: AgentBuffer, num_sequences: int) -> Dict[str, float]:
         """Take a gradient step on a minibatch of B rows, and move the target network.
 
-        :raises NotFiniteError: a loss is NaN; nothing was changed.
+        :raises NotFiniteError: a loss is not finite; nothing was changed.
         """
         learning_rate = self.decay_learning_rate.get_value(self.policy.get_current_step())
         losses = self._losses(batch)
         numbers = dict(zip(losses._fields, torch.stack(losses).tolist()))
         for name, value in numbers.items():
-            if math.isnan(value):
-                raise NotFiniteError(f"{type(self).__name__}: the loss {name} is NaN")
+            if not math.isfinite(value):
+                raise NotFiniteError(f"{type(self).__name__}: the loss {name} is not finite")
         for optimizer in (self.policy_optimizer, self.value_optimizer, self.entropy_optimizer):
             ModelUtils.update_learning_rate(optimizer, learning_rate)
             optimizer.zero_grad()

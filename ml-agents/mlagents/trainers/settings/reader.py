@@ -18,7 +18,7 @@ from mlagents.trainers.settings.environment_parameters import (
     ParameterRandomizationSettings,
     ParameterRandomizationType,
 )
-from mlagents.trainers.settings.fields import HELP, SettingValueError, ensure_attrs_class
+from mlagents.trainers.settings.fields import HELP, Range, SettingValueError, ensure_attrs_class
 from mlagents.trainers.settings.places import KeyPath, Places
 from mlagents.trainers.settings.reward_signals import RewardSignalType
 from mlagents.trainers.settings.run import RunOptions
@@ -209,10 +209,19 @@ class _Reader:
             kind = kinds.get(fields[key].name, Any)
             if item is not None or not _is_section(kind):
                 given[key] = self.read(item, kind, (*path, key))
+                self._check_range(fields[key], given[key], (*path, key))
         for key, field in fields.items():
             if field.default is attr.NOTHING and key not in given:
                 self._fail(path, f"{key} is missing. {field.metadata.get(HELP, '')}".rstrip())
         return self._construct(cls, given, path) if len(self.errors) == before else None
+
+    def _check_range(self, field: "attr.Attribute[Any]", value: Any, path: KeyPath) -> None:
+        """Note a number out of its range at once: with other mistakes, the settings object is never made."""
+        if isinstance(field.validator, Range) and isinstance(value, (int, float)):
+            try:
+                field.validator(None, field, value)
+            except SettingValueError as error:
+                self._fail(path, f"{error.problem}.")
 
     def _construct(self, cls: type, given: Dict[str, Any], path: KeyPath) -> Any:
         """Make the settings object, whose validators have the last word."""

@@ -34,6 +34,12 @@ class CheckpointSettings:
     train_model: bool = setting(False, help="Read from old configurations; training is off only with inference.")
     inference: bool = setting(False, help="Only act, learn nothing; with resume, by the models of that run.")
     results_dir: str = setting("results", help="Folder of all runs.")
+    checkpoint_interval_s: Optional[float] = setting(
+        None,
+        help="Seconds between two savings of the newest state, beside each behavior's checkpoint_interval of steps.",
+        check=Range(above=0),
+    )
+    allow_partial_load: bool = setting(False, help="Of a checkpoint that does not fit, take what does.")
 
     @property
     def write_path(self) -> str:
@@ -56,9 +62,14 @@ class EnvironmentSettings:
     """Which environment is used, and how its processes are run."""
 
     env_path: Optional[str] = setting(
-        None, help="The environment: a built-in name, module:PACKAGE.MODULE:FACTORY, or a Unity executable."
+        None,
+        help="The environment: a built-in name, gym:ID, pettingzoo:MODULE, module:PACKAGE.MODULE:FACTORY, "
+        "or a Unity executable.",
     )
-    env_args: Optional[List[str]] = setting(None, help="Arguments passed on to a Unity executable; takes all the rest.")
+    env_args: Optional[List[str]] = setting(
+        None,
+        help="Arguments passed on to a Unity executable, or KEY=VALUE for gym: and pettingzoo:; takes all the rest.",
+    )
     base_port: int = setting(5005, help="Port of the first Unity executable.", check=Range(low=1, high=65535))
     num_envs: int = setting(1, help="Copies of the environment that run at once.", check=POSITIVE)
     num_areas: int = setting(1, help="Training areas in each copy.", check=POSITIVE)

@@ -296,8 +296,8 @@ class ArrayActor(_ArrayNetwork):
             log_probs = np.log(probs + EPSILON)
             # As `CategoricalDistInstance` does it: the first of exponential clocks that tick at rates `probs`.
             rates = probs if self._model._deterministic else probs / np.random.standard_exponential(probs.shape)
-            chosen[:, index] = rates.argmax(axis=1)
-            log_chosen[:, index] = np.take_along_axis(log_probs, chosen[:, index, None], axis=1)[:, 0]
+            chosen[:, index] = choice = rates.argmax(axis=1)
+            log_chosen[:, index] = log_probs[np.arange(n_rows), choice]
             entropy -= (probs * log_probs).sum(axis=1)
         return chosen, log_chosen, entropy
 

@@ -12,8 +12,8 @@ class FusedAdam(torch.optim.Adam):
 
     Arithmetic and state are those of ``torch.optim.Adam(fused=True)``, so that either reads the other's state dict.
     What torch does around the kernel at every step (sorting tensors by device and type, entering the profiler, adding
-    1 to each parameter's count by an operation of its own) takes longer than the kernel itself. Hooks on `step` are
-    among it: they do not run.
+    1 to each parameter's count by an operation of its own) takes longer than the kernel itself. Of hooks on `step` only
+    those before it run, and only the optimizer's own.
 
     :param params: what to optimise; what has no gradient at a step stays as it is.
     :param lr: learning rate.
@@ -31,6 +31,8 @@ class FusedAdam(torch.optim.Adam):
         if closure is not None or not self._slots.are_plain(self):
             loss: Optional[float] = super().step(closure)
             return loss
+        for hook in self._optimizer_step_pre_hooks.values():
+            hook(self, (), {})
         for group, slots in zip(self.param_groups, self._slots.ready):
             slots = slots.with_gradients()
             if not slots.parameters:

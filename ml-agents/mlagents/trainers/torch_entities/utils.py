@@ -18,6 +18,9 @@ from mlagents.trainers.torch_entities.layers import Initialization, LinearEncode
 from mlagents.trainers.torch_entities.visual_encoders import VISUAL_ENCODERS
 from mlagents_envs.base_env import ObservationSpec
 
+_RATE_FACTOR = "lr_factor"
+"""In a group of an optimizer's parameters: what their learning rate is multiplied by."""
+
 
 class ModelUtils:
     """A namespace of functions."""
@@ -59,9 +62,17 @@ class ModelUtils:
 
     @staticmethod
     def update_learning_rate(optim: torch.optim.Optimizer, lr: float) -> None:
-        """Set the learning rate of all parameters of `optim`."""
+        """Set the learning rate of all parameters of `optim`, which `scale_learning_rate` may have lowered."""
         for group in optim.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get(_RATE_FACTOR, 1.0)
+
+    @staticmethod
+    def scale_learning_rate(optim: torch.optim.Optimizer, factor: float) -> None:
+        """Multiply the learning rate of all parameters of `optim` from now on; its state keeps the factor."""
+        for group in optim.param_groups:
+            before = group.get(_RATE_FACTOR, 1.0)
+            group["lr"] *= factor / before
+            group[_RATE_FACTOR] = factor
 
     @staticmethod
     def get_encoder_for_type(encoder_type: EncoderType) -> Callable[[int, int, int, int], nn.Module]:

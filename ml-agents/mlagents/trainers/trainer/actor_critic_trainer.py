@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Dict, List, Sequence, Type
+from typing import Any, ClassVar, Dict, List, Mapping, Sequence, Type
 
 import numpy as np
 
@@ -65,6 +65,15 @@ class ActorCriticTrainer(OnPolicyTrainer):
     def create_optimizer(self) -> TorchOptimizer:
         """Make the optimizer of `self.policy`."""
         return self.optimizer_class(self.policy, self.trainer_settings)
+
+    def progress(self) -> Dict[str, Any]:
+        """See `RLTrainer`; with the trajectories whose values are still to be estimated."""
+        return {**super().progress(), "incomplete": [tuple(ending) for ending in self._incomplete]}
+
+    def restore_progress(self, progress: Mapping[str, Any]) -> None:
+        """Go on from what `progress` told."""
+        super().restore_progress(progress)
+        self._incomplete = [TrajectoryEnding(*ending) for ending in progress["incomplete"]]
 
     def _process_trajectory(self, trajectory: Trajectory) -> None:
         """Add a trajectory and its rewards to the update buffer.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import os
 from collections import defaultdict
-from typing import Dict, List, Sequence, Tuple, cast
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, cast
 
 import numpy as np
 
@@ -71,6 +71,7 @@ class OffPolicyTrainer(RLTrainer):
         self.update_steps = 0
         self.reward_signal_update_steps = 0
         self._first_update_step = self.hyperparameters.buffer_init_steps
+        self._counted: Optional[Tuple[int, int, int]] = None  # by the session that this one resumes
         self._waiting: Dict[str, AgentBuffer] = {}  # the last step of each agent whose next mask is not known yet
 
     def add_policy(self, parsed_behavior_id: BehaviorIdentifiers, policy: Policy) -> None:
@@ -83,8 +84,37 @@ class OffPolicyTrainer(RLTrainer):
         if self.optimizer is optimizer:
             return  # another team of a policy that is known
         self.maybe_load_replay_buffer()
+        if self._counted and self.update_buffer.num_experiences:
+            self.update_steps, self.reward_signal_update_steps, self._first_update_step = self._counted
+            return
         missing_steps = 0 if self.update_buffer.num_experiences else self.hyperparameters.buffer_init_steps
         self._first_update_step = self.get_step + missing_steps
+
+    @property
+    def _saves_update_buffer(self) -> bool:
+        """The replay buffer has a file of its own."""
+        return False
+
+    def progress(self) -> Dict[str, Any]:
+        """See `RLTrainer`; with the counts of updates, and the steps that wait for what comes next."""
+        waiting = AgentBuffer()
+        for buffer in self._waiting.values():
+            buffer.resequence_and_append(waiting)
+        return {
+            **super().progress(),
+            "counted": (self.update_steps, self.reward_signal_update_steps, self._first_update_step),
+            "waiting_agents": list(self._waiting),
+            "waiting": waiting.state_dict(),
+        }
+
+    def restore_progress(self, progress: Mapping[str, Any]) -> None:
+        """Go on from what `progress` told; the counts of updates count only with the replay buffer they belong to."""
+        super().restore_progress(progress)
+        self._counted = progress["counted"]
+        waiting = AgentBuffer()
+        waiting.load_state_dict(progress["waiting"])
+        for row, agent_id in enumerate(progress["waiting_agents"]):
+            self._waiting[agent_id] = waiting.make_mini_batch(row, row + 1)
 
     @property
     def max_waiting_steps(self) -> int:
@@ -108,10 +138,15 @@ class OffPolicyTrainer(RLTrainer):
 
     def _checkpoint(self) -> ModelCheckpoint:
         """Write the state and the model, and if `save_replay_buffer` is set the replay buffer."""
-        checkpoint = super()._checkpoint()
         if self.checkpoint_replay_buffer:
             self.save_replay_buffer()
-        return checkpoint
+        return super()._checkpoint()
+
+    def save_state(self) -> Optional[str]:
+        """See `RLTrainer`; if `save_replay_buffer` is set with the replay buffer."""
+        if self.checkpoint_replay_buffer:
+            self.save_replay_buffer()
+        return super().save_state()
 
     def save_replay_buffer(self) -> None:
         """Write the replay buffer into the behaviour's folder, in place of an earlier one."""

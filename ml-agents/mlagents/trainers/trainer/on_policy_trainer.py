@@ -84,14 +84,19 @@ class OnPolicyTrainer(RLTrainer):
         batch_size = n_sequences * sequence_length
         self._normalize_advantages()
         collected_stats: Dict[str, List[float]] = defaultdict(list)
+        rollbacks = self.setbacks.rollbacks
         for _ in range(self.hyperparameters.num_epoch):
             self.update_buffer.shuffle(sequence_length=sequence_length)
             for start in range(0, n_experiences - batch_size + 1, batch_size):
                 minibatch = self.update_buffer.make_mini_batch(start, start + batch_size)
                 update_stats = self._learn_from(minibatch, n_sequences)
+                if self.setbacks.rollbacks > rollbacks:
+                    break  # what is left is what another policy did
                 update_stats.update(self.optimizer.update_reward_signals(minibatch))
                 for name, value in update_stats.items():
                     collected_stats[name].append(value)
+            if self.setbacks.rollbacks > rollbacks:
+                break
         self._report_update_stats(collected_stats)
         self._clear_update_buffer()
         return True

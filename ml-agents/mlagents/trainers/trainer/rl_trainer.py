@@ -13,15 +13,20 @@ import numpy as np
 from mlagents.plugins.blame import place_of
 from mlagents.trainers.agent_processor import LostAgents, TrajectoryQueue
 from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers, GlobalAgentId
-from mlagents.trainers.buffer import AgentBuffer, BufferKey, RewardSignalUtil
+from mlagents.trainers.buffer import AgentBuffer, BufferException, BufferKey, RewardSignalUtil
 from mlagents.trainers.exception import NotFiniteError
+from mlagents.trainers.files import Attempts
+from mlagents.trainers.model_saver.about import ABOUT
 from mlagents.trainers.model_saver.checkpoints import CheckpointHistory, ModelCheckpoint
 from mlagents.trainers.model_saver.model_saver import BaseModelSaver
 from mlagents.trainers.model_saver.torch_model_saver import TorchModelSaver
 from mlagents.trainers.optimizer import Optimizer
+from mlagents.trainers.optimizer.gradient_guard import guard_gradients
 from mlagents.trainers.optimizer.torch_optimizer import TorchOptimizer
 from mlagents.trainers.policy import Policy
 from mlagents.trainers.settings import TrainerSettings
+from mlagents.trainers.trainer.progress import TrainerAbout, TrainerProgress
+from mlagents.trainers.trainer.setbacks import LEARNING_RATE, Setbacks
 from mlagents.trainers.trainer.trainer import Trainer
 from mlagents.trainers.trajectory import Trajectory
 from mlagents_envs.logging_util import get_logger
@@ -52,9 +57,12 @@ class RLTrainer(Trainer):
         self.update_buffer = AgentBuffer()
         self._has_warned_group_rewards = False
         self._next_save_step = 0
+        self._is_checkpoint_due = False
+        self._writing = Attempts(f"The checkpoint of behavior {self.brain_name}")
         self._next_summary_step = 0
         self.checkpoints = CheckpointHistory(self.trainer_settings.keep_checkpoints)
         self.model_saver = self.create_model_saver(self.trainer_settings, self.artifact_path, self.load)
+        self.setbacks = Setbacks(self)
 
     def add_policy(self, parsed_behavior_id: BehaviorIdentifiers, policy: Policy) -> None:
         """Take on a policy to train; all teams of a behaviour share one."""
@@ -65,8 +73,52 @@ class RLTrainer(Trainer):
         self.optimizer = self.create_optimizer()
         self.model_saver.register(self.policy)
         self.model_saver.register(self.optimizer)
+        if isinstance(self.model_saver, TorchModelSaver):
+            self.model_saver.register(self)
+            guard_gradients(self.model_saver.modules)
         self.model_saver.initialize_or_load()
         self._step = self.policy.get_current_step()
+
+    def get_modules(self) -> Dict[str, Any]:
+        """Return what of the trainer belongs into a checkpoint, beside what policy and optimizer name."""
+        return {ABOUT: TrainerAbout(self), "trainer": TrainerProgress(self)}
+
+    def progress(self) -> Dict[str, Any]:
+        """Return what its own run needs to go on as if it had never stopped: counts, returns, experience.
+
+        Plain data: arrays, numbers, text and containers of these. Subclasses add theirs, and take it in
+        `restore_progress`.
+        """
+        progress = {
+            "returns_since_update": list(self.cumulative_returns_since_policy_update),
+            "recent_returns": list(self._reward_buffer),
+            "collected_rewards": {name: dict(rewards) for name, rewards in self.collected_rewards.items()},
+            "critic_memories": dict(self.optimizer.critic_memory_dict),
+            "rollbacks": self.setbacks.rollbacks,
+        }
+        if self._saves_update_buffer:
+            try:
+                progress["update_buffer"] = self.update_buffer.state_dict()
+            except BufferException as error:
+                logger.debug(f"The experience of {self.brain_name} is not in its checkpoint: {error}")
+        return progress
+
+    def restore_progress(self, progress: Mapping[str, Any]) -> None:
+        """Go on from what `progress` told."""
+        self.cumulative_returns_since_policy_update = list(progress["returns_since_update"])
+        self._reward_buffer.clear()
+        self._reward_buffer.extend(progress["recent_returns"])
+        for name, rewards in progress["collected_rewards"].items():
+            self.collected_rewards[name].update(rewards)
+        self.optimizer.critic_memory_dict.update(progress["critic_memories"])
+        self.setbacks.rollbacks = progress["rollbacks"]
+        if "update_buffer" in progress:
+            self.update_buffer.load_state_dict(progress["update_buffer"])
+
+    @property
+    def _saves_update_buffer(self) -> bool:
+        """Whether the data of the next update are part of `progress`."""
+        return self.is_training
 
     def get_policy(self, name_behavior_id: str) -> Policy:
         """Return the policy, the same for every team."""
@@ -121,10 +173,56 @@ class RLTrainer(Trainer):
         """Make what writes and reads the training state."""
         return TorchModelSaver(trainer_settings, model_path, load)
 
+    @property
+    def mean_return(self) -> Optional[float]:
+        """The mean return of the episodes since the last update, or if none ended of the last ones; None before any."""
+        return self._policy_mean_reward()
+
     def _policy_mean_reward(self) -> Optional[float]:
-        """Return the mean return of the episodes since the last update; None if none ended."""
-        returns = self.cumulative_returns_since_policy_update
+        returns = self.cumulative_returns_since_policy_update or self._reward_buffer
         return float(np.mean(returns)) if returns else None
+
+    def checkpoint_if_due(self) -> None:
+        """Write a checkpoint if the interval says so.
+
+        Where it cannot be written, training goes on, and it is tried again now and then.
+        """
+        if self._is_checkpoint_due and self._writing.may_try():
+            with self._writing:
+                try:
+                    self._checkpoint()
+                except NotFiniteError as error:
+                    self.setbacks.roll_back(error)
+                self._is_checkpoint_due = False
+
+    def save_state(self) -> Optional[str]:
+        """Write the newest state, from which the run can go on, without a model; return its checksum if it has one.
+
+        A state that is not finite is not saved: the trainer goes back to the last one that is, and on from there.
+
+        :raises OSError: it cannot be written.
+        :raises NotFiniteError: the trainer has gone back too often.
+        """
+        if isinstance(self.model_saver, TorchModelSaver):
+            with _saving:
+                try:
+                    self.model_saver.save_state(self.brain_name)
+                except NotFiniteError as error:
+                    self.setbacks.roll_back(error)
+                    self.model_saver.save_state(self.brain_name)
+        return self.state_checksum
+
+    def save_state_to(self, folder: str) -> Optional[str]:
+        """Write the newest state to another folder; return its path."""
+        if not isinstance(self.model_saver, TorchModelSaver):
+            return None
+        with _saving:
+            return self.model_saver.save_state_to(folder)
+
+    @property
+    def state_checksum(self) -> Optional[str]:
+        """The checksum of the newest state, as it was written or read last; None where there is none."""
+        return self.model_saver.checksum if isinstance(self.model_saver, TorchModelSaver) else None
 
     @timed
     def _checkpoint(self) -> ModelCheckpoint:
@@ -140,7 +238,16 @@ class RLTrainer(Trainer):
         if not self.policies:
             logger.warning(f"The trainer of {self.brain_name} has no policy; there is no model to save.")
             return
-        checkpoint = self._checkpoint()
+        try:
+            checkpoint = self._checkpoint()
+        except NotFiniteError:
+            if not self.setbacks.reload():
+                raise
+            self._save_final(self._checkpoint())
+            raise
+        self._save_final(checkpoint)
+
+    def _save_final(self, checkpoint: ModelCheckpoint) -> None:
         self.checkpoints.final = checkpoint
         if isinstance(self.model_saver, TorchModelSaver):
             self.model_saver.copy_final_model(checkpoint.file_path)
@@ -155,7 +262,9 @@ class RLTrainer(Trainer):
     def _learn_from(self, minibatch: AgentBuffer, n_sequences: int) -> Dict[str, float]:
         """Let the optimizer take its step on a minibatch; return its statistics.
 
-        :raises NotFiniteError: the loss or one of them is NaN.
+        There are none where the loss, a gradient or a statistic is not finite: see `Setbacks`.
+
+        :raises NotFiniteError: that happens too often.
         """
         try:
             stats: Dict[str, float] = self.optimizer.update(minibatch, n_sequences)
@@ -164,12 +273,11 @@ class RLTrainer(Trainer):
                     kind = type(self.optimizer)
                     raise NotFiniteError(f"{kind.__name__}.update ({place_of(kind.update)}) gave {name} = NaN")
         except NotFiniteError as error:
-            message = (
-                f"Behavior {self.brain_name}, step {self.get_step}: {error}. The checkpoints in {self.artifact_path} "
-                f"stay as they were: go on from one of them. Lower the learning rate, and look for a division or a "
-                f"logarithm that can meet 0."
-            )
-            raise NotFiniteError(message, self.brain_name) from error
+            self.setbacks.refuse(error)
+            return {}
+        self.setbacks.in_a_row = 0
+        if self.setbacks.learning_rate_factor != 1.0 and LEARNING_RATE in stats:
+            stats[LEARNING_RATE] *= self.setbacks.learning_rate_factor
         return stats
 
     def _report_update_stats(self, collected: Mapping[str, Sequence[float]]) -> None:
@@ -225,6 +333,12 @@ class RLTrainer(Trainer):
         self.collected_rewards["environment"][agent_id] += environment_reward
         for name, signal in self.optimizer.reward_signals.items():
             rewards = signal.evaluate(buffer) * signal.strength
+            if not np.isfinite(rewards.sum()):
+                raise NotFiniteError(
+                    f"Behavior {self.brain_name}, step {self.get_step}, agent {agent_id}: the reward signal {name} "
+                    f"({type(signal).__name__}) gave a reward that is not finite.",
+                    self.brain_name,
+                )
             buffer[RewardSignalUtil.rewards_key(name)].set(rewards)
             self.collected_rewards[name][agent_id] += float(rewards.sum())
 
@@ -233,11 +347,14 @@ class RLTrainer(Trainer):
         agentbuffer_trajectory.resequence_and_append(self.update_buffer, training_length=self.policy.sequence_length)
 
     def _maybe_save_model(self, step_after_process: int) -> None:
-        """Write a checkpoint if `step_after_process` steps reach the next multiple of `checkpoint_interval`."""
+        """Have a checkpoint written if `step_after_process` steps reach the next multiple of `checkpoint_interval`.
+
+        That is done when what waits is taken in, so that it belongs to one moment of the whole run.
+        """
         if self._next_save_step == 0:
             self._next_save_step = self._get_next_interval_step(self.trainer_settings.checkpoint_interval)
         if self.is_training and step_after_process >= self._next_save_step and self.get_step != 0:
-            self._checkpoint()
+            self._is_checkpoint_due = True
 
     def _warn_if_group_reward(self, buffer: AgentBuffer) -> None:
         """Warn, once, where agents get group rewards that this trainer takes for their own."""
@@ -263,6 +380,7 @@ class RLTrainer(Trainer):
             if updated:
                 for policy_queue in self.policy_queues:
                     policy_queue.put(self.get_policy(policy_queue.behavior_id))
+        self.checkpoint_if_due()
 
     def _take_in(self, queue: TrajectoryQueue) -> None:
         while not queue.empty():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections import deque
-from typing import Deque, Dict, List
+from typing import Deque, Dict, List, Optional
 
 from mlagents.trainers.agent_processor import AgentManagerQueue, TrajectoryQueue
 from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers
@@ -110,6 +110,22 @@ class Trainer(abc.ABC):
     @abc.abstractmethod
     def advance(self) -> None:
         """Take in the trajectories that wait, and update where enough are there."""
+
+    def checkpoint_if_due(self) -> None:  # noqa: B027  # optional
+        """Write a checkpoint if the interval says so; nothing to do for trainers that do that as they advance."""
+
+    def save_state(self) -> Optional[str]:
+        """Write the newest state, from which the run can go on, without a model; return its checksum if it has one."""
+        return None
+
+    def save_state_to(self, folder: str) -> Optional[str]:
+        """Write the newest state to another folder; return its path, None for trainers that have none."""
+        return None
+
+    @property
+    def state_checksum(self) -> Optional[str]:
+        """The checksum of the newest state, as it was written or read last; None where there is none."""
+        return None
 
     def publish_policy_queue(self, policy_queue: AgentManagerQueue[Policy]) -> None:
         """Add a queue that the policy is put into after every update."""

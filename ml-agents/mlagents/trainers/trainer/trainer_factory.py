@@ -8,6 +8,7 @@ from typing import Any, Callable, Dict, Optional
 import attr
 
 from mlagents.plugins.trainer_type import get_trainer_class
+from mlagents.trainers.model_saver.torch_model_saver import TorchModelSaver
 from mlagents.trainers.settings import TrainerSettings
 from mlagents.trainers.trainer.trainer import Trainer
 
@@ -25,6 +26,7 @@ class TrainerFactory:
     :param seed: of the run.
     :param status: what `training_status.json` held when the run resumes, by behaviour name.
     :param init_checkpoint: (behaviour name, its `init_path`) to the checkpoint that it starts from, if any.
+    :param allow_partial_load: whether to take what fits of a checkpoint that does not fit as a whole.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class TrainerFactory:
         seed: int,
         status: Dict[str, Any],
         init_checkpoint: Callable[[str, Optional[str]], Optional[str]] = lambda behavior_name, init_path: init_path,
+        allow_partial_load: bool = False,
     ):
         self.trainer_config = trainer_config
         self.output_path = output_path
@@ -44,6 +47,7 @@ class TrainerFactory:
         self.seed = seed
         self.status = status
         self.init_checkpoint = init_checkpoint
+        self.allow_partial_load = allow_partial_load
 
     def generate(self, behavior_name: str) -> Trainer:
         """Make the trainer of a behaviour.
@@ -67,4 +71,7 @@ class TrainerFactory:
         checkpoints = getattr(trainer, "checkpoints", None)
         if checkpoints is not None:
             checkpoints.restore(self.status.get(behavior_name, {}))
+        model_saver = getattr(trainer, "model_saver", None)
+        if isinstance(model_saver, TorchModelSaver):
+            model_saver.allow_partial_load = self.allow_partial_load
         return trainer

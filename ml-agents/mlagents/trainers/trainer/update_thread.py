@@ -156,6 +156,7 @@ class UpdateThread:
         for queue, item in batch.items:
             queue.put(item)
         self._trainer.advance()
+        self._trainer.checkpoint_if_due()
 
     def _run(self, device: torch.device) -> None:
         if torch.get_default_device() != device:  # which every thread has for itself

@@ -1,0 +1,1 @@
+"""Environments of other libraries as `BaseEnv`s: Gymnasium's and PettingZoo's."""

@@ -1,0 +1,49 @@
+"""Gradients that are not finite are refused before a step along them ruins the parameters."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Dict, Mapping
+
+from mlagents.torch_utils import torch
+from mlagents.trainers.exception import NotFiniteError
+
+
+def guard_gradients(modules: Mapping[str, Any]) -> None:
+    """Let every torch optimizer among `modules` refuse a step along a gradient with a NaN or an infinity in it.
+
+    Its `step` then raises `NotFiniteError`, which names the parameter, and changes nothing.
+
+    :param modules: networks and their optimizers by name, as `get_modules` gives them.
+    """
+    guard = _Guard(modules)
+    for optimizer in modules.values():
+        if isinstance(optimizer, torch.optim.Optimizer):
+            optimizer.register_step_pre_hook(guard.check)
+
+
+class _Guard:
+    def __init__(self, modules: Mapping[str, Any]):
+        self._modules = modules
+
+    def check(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        gradients = [
+            parameter.grad
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None
+        ]
+        # The norm of finite numbers may be beyond what a float holds, so that only a finite one says something.
+        if not gradients or math.isfinite(torch.stack(torch._foreach_norm(gradients)).sum().item()):
+            return
+        for gradient in gradients:
+            if not torch.isfinite(gradient).all():
+                raise NotFiniteError(f"the gradient of {self._name_of(gradient)} is not finite")
+
+    def _name_of(self, gradient: torch.Tensor) -> str:
+        names: Dict[int, str] = {}
+        for name, module in self._modules.items():
+            if isinstance(module, torch.nn.Module):
+                for key, parameter in module.named_parameters():
+                    names.setdefault(id(parameter.grad), f"{name}, {key}")
+        return names.get(id(gradient), "a parameter")

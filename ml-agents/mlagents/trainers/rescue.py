@@ -1,0 +1,56 @@
+"""Saving what was learned when the disk of the results does not take it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from typing import Callable, Optional
+
+from mlagents.trainers.exception import UnityTrainerException
+from mlagents.trainers.trainer import Trainer
+from mlagents_envs.logging_util import get_logger
+
+logger = get_logger(__name__)
+
+_RETRY_INTERVAL_S = 5.0
+
+
+def rescue(trainer: Trainer, problem: OSError, is_given_up: Callable[[], bool]) -> None:
+    """Write a trainer's newest state into a folder for temporary files; if that fails, wait until there is space.
+
+    Where the model could be saved in its own place after all, nothing is left to be said.
+
+    :param problem: what kept the model from being saved.
+    :param is_given_up: asked before each further attempt.
+    :raises UnityTrainerException: the state is elsewhere now, or lost; the message says which.
+    """
+    name, folder = trainer.brain_name, trainer.artifact_path
+    logger.error(f"The model of {name} could not be written to {folder}: {problem}.")
+    path = _write_elsewhere(trainer)
+    if path is not None:
+        raise UnityTrainerException(
+            f"The model of {name} could not be written to {folder}: {problem}. What was learned is in {path}: copy it "
+            f"to {folder} to resume the run."
+        ) from problem
+    logger.error(
+        f"Nor can it be written elsewhere. Free some space: it is tried every {_RETRY_INTERVAL_S:.0f} s, until Ctrl-C."
+    )
+    while not is_given_up():
+        time.sleep(_RETRY_INTERVAL_S)
+        try:
+            trainer.save_model()
+        except OSError as error:
+            problem = error
+        else:
+            return
+    raise UnityTrainerException(
+        f"The model of {name} could not be written to {folder}: {problem}. What was learned since its last checkpoint "
+        f"is lost."
+    ) from problem
+
+
+def _write_elsewhere(trainer: Trainer) -> Optional[str]:
+    try:
+        return trainer.save_state_to(tempfile.mkdtemp(prefix=f"mlagents-{trainer.brain_name}-"))
+    except OSError:
+        return None

@@ -1,0 +1,181 @@
+"""The command `mlagents-validate`: what is wrong with a configuration, all at once, or what it will train."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from enum import Enum
+from functools import partial
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+import attr
+
+from mlagents.plugins.blame import find_culprit
+from mlagents.plugins.trainer_type import get_trainer_class, plugins_that_give, register_trainer_plugins, usable_plugins
+from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers
+from mlagents.trainers.cli_options import create_parser, read_options
+from mlagents.trainers.exception import TrainerConfigError, TrainerError
+from mlagents.trainers.learn import get_version_string
+from mlagents.trainers.report import Row, describe_actions, describe_observation, labelled, print_rows
+from mlagents.trainers.run_directory import RunDirectory
+from mlagents.trainers.settings import RunOptions, TrainerSettings
+from mlagents.trainers.trainer import TrainerFactory
+from mlagents_envs.base_env import BehaviorSpec
+from mlagents_envs.env_resolver import EditorSource, EnvSource, LaunchOptions, resolve_env
+from mlagents_envs.exception import UnityException
+
+USER_ERRORS = (TrainerConfigError, TrainerError, UnityException)
+
+Specs = Dict[str, BehaviorSpec]
+"""What an environment has, by behaviour name, without teams."""
+
+
+class Validation:
+    """What was found out about a configuration.
+
+    :ivar errors: a message each.
+    :ivar notes: what is worth knowing, and no error.
+    :ivar options: what was read; None if that was not possible.
+    :ivar specs: the environment's behaviours; None where that is not known before it starts.
+    """
+
+    def __init__(self) -> None:
+        self.errors: List[str] = []
+        self.notes: List[str] = []
+        self.options: Optional[RunOptions] = None
+        self.specs: Optional[Specs] = None
+
+    def attempt(self, step: Callable[[], Any]) -> None:
+        """Do a step; what it raises is an error found, if it is the user's to mend, or a plug-in's."""
+        try:
+            step()
+        except Exception as error:
+            culprit = find_culprit(error, usable_plugins())
+            if not isinstance(error, USER_ERRORS) and culprit is None:
+                raise
+            message = str(error) if isinstance(error, USER_ERRORS) else str(culprit)
+            self.errors += [line for line in message.splitlines() if line not in self.errors]
+
+
+def validate(arguments: argparse.Namespace) -> Validation:
+    """Check the flags of ``mlagents-learn``, the configuration that they name, and the environment.
+
+    Nothing is written, no executable is started, and the Editor is not waited for. Environments in Python are made.
+    """
+    found = Validation()
+
+    def read() -> None:
+        found.options = read_options(arguments)
+
+    found.attempt(read)
+    options = found.options
+    env = options.env_settings.env_path if options else getattr(arguments, "env_path", None)
+    env_args = options.env_settings.env_args if options else getattr(arguments, "env_args", None)
+    found.attempt(lambda: _look_at_environment(found, resolve_env(env, LaunchOptions(args=tuple(env_args or ())))))
+    if options is not None:
+        for settings in options.behaviors.values():
+            found.attempt(partial(get_trainer_class, settings.trainer_type))
+        found.attempt(RunDirectory(options.checkpoint_settings).check)
+        _compare_behaviors(found, options)
+    return found
+
+
+def _look_at_environment(found: Validation, source: EnvSource) -> None:
+    if isinstance(source, EditorSource):
+        found.notes.append("The environment is the Unity Editor: what its agents are shows when it plays.")
+    elif source.has_own_process:
+        found.notes.append(f"{source.name} is there; what its agents are shows when it runs.")
+    else:
+        env = source.make(worker_id=0, seed=0, num_areas=1, side_channels=[])
+        try:
+            env.reset()
+            specs = env.behavior_specs
+            found.specs = {BehaviorIdentifiers.from_name_behavior_id(name).brain_name: specs[name] for name in specs}
+        finally:
+            env.close()
+
+
+def _compare_behaviors(found: Validation, options: RunOptions) -> None:
+    """Add what keeps the environment's behaviours from being trained, and what is configured for nothing."""
+    if found.specs is None:
+        return
+    there = ", ".join(found.specs)
+    for name in options.behaviors:
+        if name not in found.specs:
+            found.notes.append(f"{name} is configured, but not in the environment so far. In it: {there}.")
+    for name, spec in found.specs.items():
+        found.attempt(partial(_make_policy, options, name, spec))
+
+
+def _make_policy(options: RunOptions, name: str, spec: BehaviorSpec) -> None:
+    """Make a behaviour's policy, as the training loop does, and drop it."""
+    settings = attr.evolve(options.behaviors[name], init_path=None)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = TrainerFactory({name: settings}, folder, True, False, 0, {}).generate(name)
+        trainer.create_policy(BehaviorIdentifiers.from_name_behavior_id(name), spec)
+
+
+# The report
+
+
+def _rows(found: Validation, options: RunOptions, name: str, settings: TrainerSettings) -> List[Row]:
+    hyperparameters, network = settings.hyperparameters, settings.network_settings
+    memory = "" if network.memory is None else f", memory of {network.memory.memory_size}"
+    spec = (found.specs or {}).get(name)
+    rows = [
+        ("trainer", f"{settings.trainer_type}{_origin(settings.trainer_type)}"),
+        ("steps", f"{settings.max_steps:,}, a summary every {settings.summary_freq:,}"),
+        ("updates", _updates(hyperparameters)),
+        ("network", f"{network.num_layers} x {network.hidden_units}{memory}"),
+        ("rewards", ", ".join(signal.value for signal in settings.reward_signals)),
+        ("checkpoints", f"every {settings.checkpoint_interval:,} steps, the last {settings.keep_checkpoints} are kept"),
+    ]
+    if spec is not None:
+        rows += labelled("observations", [describe_observation(it) for it in spec.observation_specs])
+        rows.append(("actions", describe_actions(spec.action_spec)))
+    return rows
+
+
+def _updates(hyperparameters: object) -> str:
+    fields = ("batch_size", "buffer_size", "learning_rate", "learning_rate_schedule")
+    values = {field: getattr(hyperparameters, field) for field in fields if hasattr(hyperparameters, field)}
+    shown = {field: value.value if isinstance(value, Enum) else value for field, value in values.items()}
+    return ", ".join(f"{field} {value}" for field, value in shown.items())
+
+
+def _origin(trainer_type: str) -> str:
+    plugins = plugins_that_give(trainer_type)
+    return f", of {plugins[0].distribution} {plugins[0].version}" if plugins else ""
+
+
+def _print(found: Validation, options: RunOptions) -> None:
+    names = found.specs if found.specs is not None else options.behaviors
+    for name in names:
+        print(name)
+        print_rows(_rows(found, options, name, options.behaviors[name]))
+    settings = options.checkpoint_settings
+    print(f"results go to {settings.write_path}")
+    for note in found.notes:
+        print(f"note: {note}")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Run the command: errors, one per line, and exit code 1; or what will be trained."""
+    parser = create_parser(
+        get_version_string,
+        prog="mlagents-validate",
+        description="Check a configuration, and with --env an environment; say what will be trained. Nothing starts.",
+    )
+    arguments = parser.parse_args(argv)
+    register_trainer_plugins()
+    found = validate(arguments)
+    if found.errors or found.options is None:
+        for error in found.errors:
+            print(error, file=sys.stderr)
+        sys.exit(1)
+    _print(found, found.options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""A disk that is full: the run goes on, says so, and loses nothing that it can save anywhere."""
+
+import errno
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from mlagents.trainers import files, rescue
+from mlagents.trainers.files import Attempts
+from mlagents.trainers.model_saver import checkpoint_file
+from mlagents.trainers.stats import StatsReporter, StatsWriter
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """Return a set of folders in which nothing can be written."""
+    full = set()
+    atomic_path = files.atomic_path
+
+    def write(path):
+        if any(folder in Path(path).resolve().parents for folder in full):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return atomic_path(path)
+
+    for module in (files, checkpoint_file):
+        monkeypatch.setattr(module, "atomic_path", write)
+    return full
+
+
+def step_of(path):
+    return int(torch.load(path, weights_only=True)["global_step"]["_GlobalSteps__global_step"])
+
+
+class AtStep(StatsWriter):
+    def __init__(self, step, call):
+        self.step, self.call = step, call
+
+    def write_stats(self, category, values, step):
+        if step == self.step:
+            self.call()
+
+
+def test_the_run_goes_on_and_saves_when_it_can(run_learn, basic_config, tmp_path, disk, monkeypatch):
+    monkeypatch.setattr(files, "RETRY_INTERVAL_S", 0.0)
+    StatsReporter.add_writer(AtStep(100, lambda: disk.add(tmp_path / "results")))
+    StatsReporter.add_writer(AtStep(300, disk.clear))
+    config = basic_config(max_steps=500, checkpoint_interval=50)
+    code, out, error = run_learn(config, "--env", "Basic", "--run-id", "a", "--seed", 1)
+    assert (code, error) == (0, "")
+    assert out.count("The checkpoint of behavior Basic could not be written") == 1
+    assert "No space left on device" in out
+    assert "The checkpoint of behavior Basic could be written again" in out
+    folder = tmp_path / "results" / "a"
+    assert step_of(folder / "Basic" / "checkpoint.pt") >= 500
+    numbers = sorted(int(path.stem.split("-")[1]) for path in (folder / "Basic").glob("Basic-*.pt"))
+    assert not any(110 < number < 300 for number in numbers)
+    assert any(300 <= number < 400 for number in numbers)
+
+
+def test_at_the_end_it_is_saved_elsewhere(run_learn, basic_config, tmp_path, disk, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setattr(rescue.tempfile, "mkdtemp", lambda prefix: str(elsewhere))
+    StatsReporter.add_writer(AtStep(200, lambda: disk.add(tmp_path / "results")))
+    config = basic_config(max_steps=300)
+    code, _, error = run_learn(config, "--env", "Basic", "--run-id", "a", "--seed", 1)
+    assert code == 1
+    assert f"What was learned is in {elsewhere}/checkpoint.pt: copy it to" in error
+    assert step_of(elsewhere / "checkpoint.pt") >= 300
+    disk.clear()
+    folder = tmp_path / "results" / "a" / "Basic"
+    (elsewhere / "checkpoint.pt").replace(folder / "checkpoint.pt")
+    code, _, error = run_learn(basic_config(max_steps=400), "--env", "Basic", "--run-id", "a", "--resume")
+    assert (code, error) == (0, "")
+    assert step_of(folder / "checkpoint.pt") >= 400
+
+
+@pytest.mark.parametrize("is_given_up", [False, True])
+def test_where_nothing_can_be_written_it_waits(run_learn, basic_config, tmp_path, disk, monkeypatch, is_given_up):
+    disk_is_full = [tmp_path]
+    waits = []
+
+    def wait(seconds):
+        waits.append(seconds)
+        if len(waits) == 3:
+            if is_given_up:
+                signal.raise_signal(signal.SIGTERM)
+            else:
+                disk.clear()
+
+    monkeypatch.setattr(rescue.time, "sleep", wait)
+    monkeypatch.setattr(rescue.tempfile, "mkdtemp", lambda prefix: str(tmp_path / "elsewhere"))
+    StatsReporter.add_writer(AtStep(200, lambda: disk.update(disk_is_full)))
+    code, out, error = run_learn(basic_config(max_steps=300), "--env", "Basic", "--run-id", "a", "--seed", 1)
+    assert len(waits) == 3
+    assert "Nor can it be written elsewhere. Free some space" in out
+    if is_given_up:
+        assert code == 1
+        assert "What was learned since its last checkpoint is lost." in error
+    else:
+        assert (code, error) == (0, "")
+        assert step_of(tmp_path / "results" / "a" / "Basic" / "checkpoint.pt") >= 300
+
+
+def test_attempts_are_made_again_after_a_while():
+    now = [0.0]
+    attempts = Attempts("It", clock=lambda: now[0])
+    assert attempts.may_try()
+    with attempts:
+        raise OSError("full")
+    assert not attempts.may_try()
+    now[0] += files.RETRY_INTERVAL_S
+    assert attempts.may_try()
+    with attempts:
+        pass
+    now[0] += 0.1
+    assert attempts.may_try()
+    with pytest.raises(ValueError, match="no matter of the disk"), attempts:
+        raise ValueError("no matter of the disk")
+
+
+def test_a_results_folder_that_is_deleted_comes_back(run_learn, basic_config, tmp_path):
+    import shutil
+
+    folder = tmp_path / "results" / "a"
+    StatsReporter.add_writer(AtStep(200, lambda: shutil.rmtree(folder)))
+    config = basic_config(max_steps=500, checkpoint_interval=100)
+    code, _, error = run_learn(config, "--env", "Basic", "--run-id", "a", "--seed", 1)
+    assert (code, error) == (0, "")
+    assert step_of(folder / "Basic" / "checkpoint.pt") >= 500
+    assert (folder / "Basic.onnx").is_file()
+    assert (
+        json.loads((folder / "run_logs" / "training_status.json").read_text())["metadata"]["run_status"] == "finished"
+    )
+    assert list((folder / "Basic").glob("events.out.tfevents.*"))
+
+
+def test_after_a_failure_what_is_saved_is_of_one_moment(run_learn, basic_config, tmp_path, disk, monkeypatch):
+    """The trainer's own checkpoint is written as the disk fills up; later, states of both are of the later moment."""
+    monkeypatch.setattr(files, "RETRY_INTERVAL_S", 0.0)
+    state = checkpoint_file.write_checkpoint
+    written = []
+
+    def fail_once(path, *args):
+        if Path(path).name == "run_state.pt" and len(written) == 1:
+            written.append(None)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        if Path(path).name in ("run_state.pt", "checkpoint.pt"):
+            written.append(Path(path).name)
+        return state(path, *args)
+
+    for module in ("mlagents.trainers.run_state", "mlagents.trainers.model_saver.torch_model_saver"):
+        monkeypatch.setattr(f"{module}.write_checkpoint", fail_once)
+    config = basic_config(max_steps=200, checkpoint_interval=10_000)
+    code, _, error = run_learn(config, "--env", "Basic", "--run-id", "a", "--seed", 1)
+    assert (code, error) == (0, "")
+    assert written == ["checkpoint.pt", None, "checkpoint.pt", "run_state.pt", "checkpoint.pt", "run_state.pt"]
