@@ -20,6 +20,7 @@ from mlagents.trainers.settings import (
     EngineSettings,
     EnvironmentParameterSettings,
     EnvironmentSettings,
+    EvaluationSettings,
     HyperparamSettings,
     Lesson,
     NetworkSettings,
@@ -73,6 +74,7 @@ def sections() -> Iterator[Section]:
         yield Section(f"reward_signals: {signal.value}", signal.to_settings())
     yield Section("self_play", SelfPlaySettings)
     yield Section("behavioral_cloning", BehavioralCloningSettings)
+    yield Section("evaluation", EvaluationSettings)
     yield Section("env_settings", EnvironmentSettings)
     yield Section("engine_settings", EngineSettings)
     yield Section("environment_parameters", EnvironmentParameterSettings)

@@ -117,6 +117,10 @@ class QNetwork(nn.Module, Actor):
         """Take the observations of a trajectory into the statistics of normalised vectors."""
         self.network_body.update_normalization(buffer)
 
+    def act_deterministically(self) -> None:
+        """Explore no more."""
+        self.exploration_rate = lambda: 0.0
+
     def q_values(self, inputs: List[torch.Tensor]) -> Dict[str, torch.Tensor]:
         """Return by reward stream the values of all choices (B, N)."""
         encoding, _ = self.network_body(inputs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from mlagents.testing.tasks import SMALL_MEMORY, SMALL_NETWORK, Task, small_hype
 from mlagents.torch_utils import default_device, set_torch_config, torch
 from mlagents.trainers.env_manager import EnvironmentStep
 from mlagents.trainers.run_directory import RunDirectory
+from mlagents.trainers.run_state import RandomState, seed_everything
 from mlagents.trainers.settings import RunOptions, TorchSettings
 from mlagents.trainers.simple_env_manager import SimpleEnvManager
 from mlagents.trainers.stats import StatsReporter, StatsSummary, StatsWriter
@@ -151,7 +151,7 @@ class Run:
         self.statistics = StatisticsWatch()
         self._stop = StopRequest()
         self._env_manager = ScoringEnvManager(task.make_env(seed=seed), self._stop)
-        _seed_everything(seed)
+        seed_everything(seed)
         factory = TrainerFactory(
             trainer_config=options.behaviors,
             output_path=str(self.path),
@@ -184,19 +184,13 @@ class Run:
         return not self._stop.requested
 
 
-def _seed_everything(seed: int) -> None:
-    """Seed the global generators that trainers, buffers and networks draw from."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
 @contextmanager
 def process_left_as_it_was() -> Iterator[None]:
     """Run on one thread of the CPU and log only warnings; afterwards the settings of the process are as before."""
     log_level = logging_util.root_logger().level
     n_threads, device = torch.get_num_threads(), str(default_device())
-    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random_state = RandomState()
+    before = random_state.state_dict()
     writers = list(StatsReporter.writers)
     StatsReporter.writers.clear()
     logging_util.set_log_level(logging_util.WARNING)
@@ -209,6 +203,4 @@ def process_left_as_it_was() -> Iterator[None]:
         torch.set_num_threads(n_threads)
         logging_util.set_log_level(log_level)
         StatsReporter.writers.extend(writers)
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        torch.set_rng_state(torch_state)
+        random_state.load_state_dict(before)

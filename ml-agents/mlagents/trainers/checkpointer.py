@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, Mapping, Optional, Set
 from mlagents.trainers.env_manager import EnvManager
 from mlagents.trainers.files import Attempts
 from mlagents.trainers.run_directory import RunDirectory
-from mlagents.trainers.run_state import Checksums, RandomState, RunStateFile
+from mlagents.trainers.run_state import Checksums, RandomState, RunStateFile, Stateful
 from mlagents.trainers.stats import StatsReporter
 from mlagents.trainers.trainer import Trainer
 from mlagents_envs.exception import UnityEnvironmentException
@@ -24,6 +24,7 @@ class Checkpointer:
     :param interval_s: seconds between two savings of the newest state of all, beside the trainers' own intervals of
         steps; None for no such interval.
     :param environment_parameters: of this session, by name.
+    :param evaluator: whose records are part of the run; None where nothing is evaluated.
     :param clock: seconds, from whenever.
     """
 
@@ -32,11 +33,13 @@ class Checkpointer:
         run: RunDirectory,
         interval_s: Optional[float],
         environment_parameters: Mapping[str, Any],
+        evaluator: Optional[Stateful] = None,
         clock: Callable[[], float] = time.monotonic,
     ):
         self._run = run
         self._interval_s = interval_s
         self._parameters = environment_parameters
+        self._evaluator = evaluator
         self._clock = clock
         self._file = RunStateFile(run.path)
         self._saved_at_s = clock()
@@ -85,6 +88,7 @@ class Checkpointer:
                 "statistics": StatsReporter.state_dict(),
                 "environments": env_manager.state_dict(),
                 "environment_parameters": self._parameters_as_text(),
+                "evaluation": {} if self._evaluator is None else self._evaluator.state_dict(),
             },
             checksums,
         )
@@ -110,6 +114,8 @@ class Checkpointer:
             self._begin_episodes(trainers, "what belongs to its checkpoints is not there")
             return
         StatsReporter.load_state_dict(state["statistics"])
+        if self._evaluator is not None:
+            self._evaluator.load_state_dict(state.get("evaluation", {}))
         problem = "this environment cannot be saved"
         try:
             goes_on = env_manager.load_state_dict(state["environments"])

@@ -9,6 +9,7 @@ from mlagents.trainers.settings import EngineSettings
 from mlagents_envs import logging_util
 from mlagents_envs.base_env import ActionTuple, BaseEnv, BehaviorName, BehaviorSpec
 from mlagents_envs.env_resolver import EnvSource
+from mlagents_envs.local_env import LocalEnv
 from mlagents_envs.shared_steps import BehaviorSteps
 from mlagents_envs.side_channel.default_training_analytics_side_channel import DefaultTrainingAnalyticsSideChannel
 from mlagents_envs.side_channel.engine_configuration_channel import EngineConfig, EngineConfigurationChannel
@@ -61,7 +62,7 @@ class EnvironmentHost:
 
     def __init__(self, env_factory: EnvFactory, worker_id: int, engine_settings: EngineSettings):
         self._env_factory = env_factory
-        self._worker_id = worker_id
+        self.worker_id = worker_id
         self._engine_settings = engine_settings
         self.env: Optional[BaseEnv] = None
         self.specs: Dict[BehaviorName, BehaviorSpec] = {}
@@ -74,7 +75,7 @@ class EnvironmentHost:
         self._parameters, self._stats = EnvironmentParametersChannel(), StatsSideChannel()
         engine = EngineConfigurationChannel()
         engine.set_configuration(engine_config(self._engine_settings))
-        self.env = self._env_factory(self._worker_id, [self._parameters, engine, self._stats, self._analytics])
+        self.env = self._env_factory(self.worker_id, [self._parameters, engine, self._stats, self._analytics])
         self.specs = {}
         return self.env
 
@@ -88,6 +89,17 @@ class EnvironmentHost:
         """Close the environment and begin with another one."""
         self.abandon()
         self.reset(samplers)
+
+    def seed(self, seed: int) -> None:
+        """Seed the environment anew, for what begins with the next reset, if it lives in Python."""
+        env = self.env or self._start()
+        if isinstance(env, LocalEnv):
+            env.seed(seed)
+
+    def step(self) -> None:
+        """Simulate until the next decision."""
+        assert self.env is not None  # a reset comes first
+        self.env.step()
 
     def set_actions(self, actions: Mapping[BehaviorName, ActionTuple]) -> None:
         """Set the actions of the next step."""
@@ -124,7 +136,7 @@ class EnvironmentHost:
         try:
             self.close()
         except Exception as error:
-            logger.debug(f"The environment of worker {self._worker_id} did not close in order: {error}")
+            logger.debug(f"The environment of worker {self.worker_id} did not close in order: {error}")
 
 
 def engine_config(settings: EngineSettings) -> EngineConfig:

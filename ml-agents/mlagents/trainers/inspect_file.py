@@ -92,11 +92,14 @@ def inspect_demonstration(path: Path) -> List[Row]:
 
 
 def _rows_of_about(about: About) -> List[Row]:
+    reward = _reward(about.mean_reward)
+    if about.evaluated_reward is not None:
+        reward = f"{about.evaluated_reward:.3f}, mean return of its evaluation, the best of its run"
     return [
         ("kind", f"checkpoint of mlagents {about.mlagents_version}"),
         ("behavior", about.behavior_name),
         ("steps", f"{about.step:,}"),
-        ("reward", _reward(about.mean_reward)),
+        ("reward", reward),
         ("trainer type", about.trainer_type),
         *labelled("observations", [describe_observation(it) for it in about.behavior_spec.observation_specs]),
         ("actions", describe_actions(about.behavior_spec.action_spec)),

@@ -11,7 +11,6 @@ import traceback
 from typing import Dict, Iterator, List, Optional
 
 import attr
-import numpy as np
 
 import mlagents.trainers
 import mlagents_envs
@@ -22,9 +21,11 @@ from mlagents.torch_utils import set_torch_config, torch
 from mlagents.trainers.checkpointer import Checkpointer
 from mlagents.trainers.cli_options import create_parser
 from mlagents.trainers.env_manager import EnvManager
-from mlagents.trainers.environment_host import SourceEnvFactory, engine_config
+from mlagents.trainers.environment_host import EnvironmentHost, SourceEnvFactory, engine_config
+from mlagents.trainers.evaluation import Evaluator
 from mlagents.trainers.exception import TrainerConfigError, TrainerError
 from mlagents.trainers.run_directory import RunDirectory
+from mlagents.trainers.run_state import seed_everything
 from mlagents.trainers.settings import ParameterRandomizationSettings, RunOptions
 from mlagents.trainers.simple_env_manager import SimpleEnvManager
 from mlagents.trainers.stats import StatsReporter
@@ -46,6 +47,9 @@ USER_ERRORS = (TrainerConfigError, TrainerError, UnityException)
 """What is the user's to mend: one message, no traceback."""
 
 MAX_RANDOM_SEED = 10000
+_SEED_OF_EVALUATION = 50_021
+"""What is added to the run's: less than one session is from the next, and more than there are workers."""
+
 _SEEDS_PER_SESSION = 100_003
 """More than there are workers, each of which has a seed of its own."""
 
@@ -102,11 +106,12 @@ def run_training(run_seed: int, options: RunOptions, num_areas: int) -> None:
     with StopRequest() as stop, progress_display() as progress, _stats_writers(options):
         # A session that cannot go on where the one before was should at least not see the same again.
         session_seed = (run_seed + _SEEDS_PER_SESSION * (run.session - 1)) % 2**31 if run.session > 1 else run_seed
-        _seed_everything(session_seed)  # after the code of plug-ins that may have nothing to do with this run
+        seed_everything(session_seed)  # after the code of plug-ins that may have nothing to do with this run
         parameters = _environment_parameters(options, run_seed)
-        checkpointer = Checkpointer(run, options.checkpoint_settings.checkpoint_interval_s, parameters)
+        evaluator = _make_evaluator(source, options, run_seed, num_areas, parameters, stop)
+        checkpointer = Checkpointer(run, options.checkpoint_settings.checkpoint_interval_s, parameters, evaluator)
         controller = TrainerController(
-            _make_trainer_factory(options, run, run_seed), parameters, learns, stop, progress, checkpointer
+            _make_trainer_factory(options, run, run_seed), parameters, learns, stop, progress, checkpointer, evaluator
         )
         env_manager = _make_env_manager(source, options, session_seed, num_areas, controller)
         writes, status = False, "failed"
@@ -124,12 +129,15 @@ def run_training(run_seed: int, options: RunOptions, num_areas: int) -> None:
                         checkpointer.write_status(controller.trainers, status)
         finally:
             env_manager.close()
+            if evaluator is not None:
+                evaluator.close()
             if writes:
                 _write_timers(run)
     names = list(controller.trainers)
     if learns:
         settings = options.checkpoint_settings
-        print(closing_message(settings.run_id, settings.results_dir, run.final_models(names), stop.requested))
+        models, best = run.final_models(names), run.best_models(names)
+        print(closing_message(settings.run_id, settings.results_dir, models, stop.requested, best))
 
 
 @contextlib.contextmanager
@@ -141,13 +149,6 @@ def _stats_writers(options: RunOptions) -> Iterator[None]:
         yield
     finally:
         StatsReporter.close_writers()
-
-
-def _seed_everything(run_seed: int) -> None:
-    """Seed the global generators that trainers, buffers and networks draw from."""
-    random.seed(run_seed)
-    np.random.seed(run_seed)
-    torch.manual_seed(run_seed)
 
 
 def _to_repeat(options: RunOptions, run_seed: int) -> RunOptions:
@@ -172,6 +173,11 @@ def _find_environment(options: RunOptions, run: RunDirectory) -> EnvSource:
     if settings.env_path is None and settings.num_envs > 1:
         raise TrainerConfigError(
             f"--num-envs {settings.num_envs} needs --env: there is one Unity Editor, and it plays one scene at a time."
+        )
+    if settings.env_path is None and not options.checkpoint_settings.inference and _asks_for_evaluation(options):
+        raise TrainerConfigError(
+            "evaluation needs --env: there is one Unity Editor, which is needed for training. Build the game, or leave "
+            "evaluation out."
         )
     launch = LaunchOptions(
         base_port=settings.base_port,
@@ -202,6 +208,29 @@ def _make_env_manager(
     parameters, engine, stats = EnvironmentParametersChannel(), EngineConfigurationChannel(), StatsSideChannel()
     engine.set_configuration(engine_config(options.engine_settings))
     return SimpleEnvManager(factory(0, [parameters, engine, stats]), parameters, stats)
+
+
+def _make_evaluator(
+    source: EnvSource,
+    options: RunOptions,
+    run_seed: int,
+    num_areas: int,
+    parameters: Dict[str, ParameterRandomizationSettings],
+    stop: StopRequest,
+) -> Optional[Evaluator]:
+    """Return what evaluates policies, with an environment beside those of the workers; None where nothing does."""
+    if options.checkpoint_settings.inference or not _asks_for_evaluation(options):
+        return None
+    seed = (run_seed + _SEED_OF_EVALUATION) % 2**31
+    worker_id = options.env_settings.num_envs
+    factory = SourceEnvFactory(source, seed - worker_id, num_areas)
+    host = EnvironmentHost(factory, worker_id, options.engine_settings)
+    return Evaluator(host, parameters, seed, lambda: stop.requested)
+
+
+def _asks_for_evaluation(options: RunOptions) -> bool:
+    settings = [*options.behaviors.values(), options.behaviors.default_settings]
+    return any(behavior is not None and behavior.evaluation is not None for behavior in settings)
 
 
 def _make_trainer_factory(options: RunOptions, run: RunDirectory, run_seed: int) -> TrainerFactory:

@@ -18,7 +18,7 @@ from mlagents.trainers import __version__
 from mlagents.trainers.exception import UnityTrainerException
 from mlagents.trainers.files import remove_leftovers, write_text_atomically
 from mlagents.trainers.model_saver.checkpoints import CheckpointHistory
-from mlagents.trainers.model_saver.torch_model_saver import DEFAULT_CHECKPOINT_NAME
+from mlagents.trainers.model_saver.torch_model_saver import BEST_CHECKPOINT_NAME, DEFAULT_CHECKPOINT_NAME
 from mlagents.trainers.settings import CheckpointSettings, RunOptions
 from mlagents_envs import __version__ as envs_version
 from mlagents_envs import timers
@@ -239,4 +239,9 @@ class RunDirectory:
     def final_models(self, behavior_names: List[str]) -> List[str]:
         """Return the paths of the final models that are there."""
         paths = [self.path / f"{name}.onnx" for name in behavior_names]
+        return [str(path) for path in paths if path.exists()]
+
+    def best_models(self, behavior_names: List[str]) -> List[str]:
+        """Return the paths of the models that evaluations found best."""
+        paths = [(self.path / name / BEST_CHECKPOINT_NAME).with_suffix(".onnx") for name in behavior_names]
         return [str(path) for path in paths if path.exists()]

@@ -52,6 +52,13 @@ class RandomState:
             torch.cuda.set_rng_state_all(state["cuda"])
 
 
+def seed_everything(seed: int) -> None:
+    """Seed the global random numbers of Python, NumPy and torch."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
 class RunStateFile:
     """``run_state.pt`` in a run's folder, and the one before.
 
@@ -61,19 +68,23 @@ class RunStateFile:
     def __init__(self, folder: Path):
         self._newest = folder / RUN_STATE_NAME
         self._previous = folder / PREVIOUS_RUN_STATE_NAME
+        self._is_newest_of_use = True  # else the one before is not to make room for it
 
     def write(self, state: Dict[str, Any], checksums: Checksums) -> None:
         """Write what belongs to the states of trainers that have these checksums.
 
         :raises OSError: the file cannot be written; then the one before stays the newest.
         """
-        write_checkpoint(self._newest, {"trainers": checksums, "state": state}, self._previous)
+        previous = self._previous if self._is_newest_of_use else None
+        write_checkpoint(self._newest, {"trainers": checksums, "state": state}, previous)
+        self._is_newest_of_use = True
 
     def read(self, checksums: Checksums) -> Optional[Dict[str, Any]]:
         """Return what belongs to the states of trainers that have these checksums; None where nothing does."""
         for path in (self._newest, self._previous) if checksums else ():
             found = _read_if_whole(path)
             if found is not None and found.get("trainers") == checksums:
+                self._is_newest_of_use = path == self._newest
                 state: Dict[str, Any] = found["state"]
                 return state
         return None

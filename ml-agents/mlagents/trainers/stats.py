@@ -10,7 +10,7 @@ from collections import defaultdict
 from enum import Enum
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Set, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -26,6 +26,8 @@ logger = get_logger(__name__)
 CUMULATIVE_REWARD = "Environment/Cumulative Reward"
 GROUP_CUMULATIVE_REWARD = "Environment/Group Cumulative Reward"
 SELF_PLAY_ELO = "Self-play/ELO"
+EVALUATION_REWARD = "Evaluation/Cumulative Reward"
+EVALUATION_LENGTH = "Evaluation/Episode Length"
 IS_TRAINING = "Is Training"
 HISTOGRAM_SUFFIX = "_hist"
 """Added to a statistic's tag for the distribution that its mean was taken from."""
@@ -148,6 +150,11 @@ class ConsoleWriter(StatsWriter):
         """Log the step, the time since the start and the rewards of the episodes that ended since the last summary."""
         elapsed_s = time.time() - self.training_start_time
         parts = [category, f"Step: {step}", f"Time Elapsed: {elapsed_s:0.3f} s"]
+        if EVALUATION_REWARD in values:
+            reward = values[EVALUATION_REWARD]
+            parts += [f"Evaluation of {reward.num} episodes", f"Mean Reward: {reward.mean:0.3f}"]
+            logger.info(". ".join([*parts, f"Std of Reward: {reward.std:0.3f}."]))
+            return
         if CUMULATIVE_REWARD in values:
             reward = values[CUMULATIVE_REWARD]
             parts += [f"Mean Reward: {reward.mean:0.3f}", f"Std of Reward: {reward.std:0.3f}"]
@@ -336,6 +343,16 @@ class StatsReporter:
             summaries = {key: self.get_stats_summaries(key) for key in StatsReporter.stats_dict[self.category]}
             summaries = {key: summary for key, summary in summaries.items() if summary.num}
             del StatsReporter.stats_dict[self.category]
+            StatsReporter._tell_writers("write_stats", self.category, summaries, int(step))
+
+    def write_apart(self, values: Mapping[str, Sequence[float]], step: int) -> None:
+        """Hand statistics to the writers at once, by their means; what waits for the next summary goes on to wait.
+
+        :param step: the trainer's step.
+        """
+        with StatsReporter.lock:
+            average = StatsAggregationMethod.AVERAGE
+            summaries = {key: StatsSummary(list(map(float, numbers)), average) for key, numbers in values.items()}
             StatsReporter._tell_writers("write_stats", self.category, summaries, int(step))
 
     def get_stats_summaries(self, key: str) -> StatsSummary:

@@ -316,11 +316,14 @@ def _time_left(state: _State, rate: Optional[float]) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def closing_message(run_id: str, results_dir: str, model_paths: Sequence[str], interrupted: bool) -> str:
+def closing_message(
+    run_id: str, results_dir: str, model_paths: Sequence[str], interrupted: bool, best_paths: Sequence[str] = ()
+) -> str:
     """Return what to tell at the end of a run: where the models are, and what can be done next.
 
     :param model_paths: the exported models; may be empty.
     :param interrupted: the run can go on from where it is.
+    :param best_paths: the models that evaluations found best.
     """
     run_folder = os.path.join(results_dir, run_id)
     configuration = shlex.quote(os.path.join(run_folder, "configuration.yaml"))
@@ -332,6 +335,7 @@ def closing_message(run_id: str, results_dir: str, model_paths: Sequence[str], i
 
     lines = ["Training was interrupted; everything learned so far is saved." if interrupted else "Training is over."]
     lines += [f"  The model is in          {path}" for path in model_paths]
+    lines += [f"  The best one is in       {path}" for path in best_paths]
     hints = [
         ("See the curves", f"tensorboard --logdir {folder}"),
         ("Draw a picture of them", f"mlagents-plot {folder} -o {plot}"),

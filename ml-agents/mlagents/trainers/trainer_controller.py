@@ -9,6 +9,7 @@ from mlagents.trainers.agent_processor import AgentManager
 from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers
 from mlagents.trainers.checkpointer import Checkpointer
 from mlagents.trainers.env_manager import EnvironmentStep, EnvManager
+from mlagents.trainers.evaluation import Evaluator
 from mlagents.trainers.exception import TrainerConfigError
 from mlagents.trainers.policy import Policy
 from mlagents.trainers.rescue import rescue
@@ -32,6 +33,7 @@ class TrainerController:
     :param stop: asked after every step whether the user wants to stop.
     :param progress: shown how far the trainers are.
     :param checkpointer: saves and restores the run as a whole; without one, trainers save what is theirs.
+    :param evaluator: evaluates the policies of those trainers whose settings ask for it.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class TrainerController:
         stop: StopRequest,
         progress: ProgressDisplay,
         checkpointer: Optional[Checkpointer] = None,
+        evaluator: Optional[Evaluator] = None,
     ):
         self.trainer_factory = trainer_factory
         self.environment_parameters = environment_parameters
@@ -49,6 +52,7 @@ class TrainerController:
         self.stop = stop
         self.progress = progress
         self.checkpointer = checkpointer
+        self.evaluator = evaluator
         self.trainers: Dict[str, Trainer] = {}
         self.update_threads: Dict[str, UpdateThread] = {}  # of the trainers that update beside the environment
 
@@ -66,6 +70,8 @@ class TrainerController:
         try:
             try:
                 self._begin(env_manager)
+                if self.evaluator is not None:
+                    self.evaluator.start(self.trainers)
                 while self._goes_on():
                     self.advance(env_manager)
                 self._settle()
@@ -134,6 +140,10 @@ class TrainerController:
             returns = tuple(trainer.reward_buffer)  # in one go: its trainer may be adding to it in another thread
             mean_return = sum(returns) / len(returns) if returns else None
             self.progress.update(name, trainer.get_step, trainer.get_max_steps, mean_return)
+        if self.evaluator is not None:
+            for name in self.evaluator.due(self.trainers):
+                self._settle()
+                self.evaluator.evaluate(name, self.trainers)
         if self.checkpointer is not None and self.train_model and self.checkpointer.is_due(self.trainers):
             self._settle()
             self.checkpointer.save(self.trainers, env_manager)

@@ -15,6 +15,9 @@ from mlagents_envs.base_env import ActionSpec, BehaviorSpec, DimensionProperty, 
 ABOUT = "about"
 """The entry of a checkpoint that holds it."""
 
+EVALUATED_REWARD = "evaluated_reward"
+"""Its key for the reward by which a checkpoint was the best."""
+
 FORMAT = 1
 
 
@@ -26,6 +29,7 @@ class About(NamedTuple):
     :param step: experiences trained on.
     :param mean_reward: mean return of the episodes since the last update; None if none ended.
     :param mlagents_version: of the package that wrote it.
+    :param evaluated_reward: mean return of the evaluation by which it was the best so far; None for all others.
     """
 
     behavior_name: str
@@ -35,6 +39,7 @@ class About(NamedTuple):
     step: int
     mean_reward: Optional[float]
     mlagents_version: str
+    evaluated_reward: Optional[float] = None
 
     def read_trainer_settings(self, path: str | os.PathLike[str]) -> TrainerSettings:
         """Return the settings that it was trained with.
@@ -100,6 +105,7 @@ def read_about(state: Mapping[str, Any], path: str | os.PathLike[str]) -> Option
 
 def _about_from_plain(plain: Any) -> About:
     actions, settings, mean_reward = plain["actions"], plain["trainer_settings"], plain["mean_reward"]
+    evaluated_reward = plain.get(EVALUATED_REWARD)
     action_spec = ActionSpec(int(actions["continuous_size"]), tuple(map(int, actions["discrete_branches"])))
     return About(
         behavior_name=str(plain["behavior_name"]),
@@ -109,6 +115,7 @@ def _about_from_plain(plain: Any) -> About:
         step=int(plain["step"]),
         mean_reward=None if mean_reward is None else float(mean_reward),
         mlagents_version=str(plain["mlagents_version"]),
+        evaluated_reward=None if evaluated_reward is None else float(evaluated_reward),
     )
 
 

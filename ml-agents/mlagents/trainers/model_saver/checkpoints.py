@@ -34,12 +34,13 @@ class ModelCheckpoint:
 
 
 class CheckpointHistory:
-    """The newest checkpoints of a behaviour, at most `keep_checkpoints` of them, and the final one."""
+    """A behaviour's newest checkpoints, at most `keep_checkpoints`, the final one, and the best by evaluation."""
 
     def __init__(self, keep_checkpoints: int):
         self.keep_checkpoints = keep_checkpoints
         self.checkpoints: List[ModelCheckpoint] = []
         self.final: Optional[ModelCheckpoint] = None
+        self.best: Optional[ModelCheckpoint] = None
 
     def add(self, checkpoint: ModelCheckpoint) -> None:
         """Add the newest checkpoint, and delete the files of those beyond the number to keep."""
@@ -53,11 +54,19 @@ class CheckpointHistory:
         status: Dict[str, Any] = {"checkpoints": [attr.asdict(checkpoint) for checkpoint in self.checkpoints]}
         if self.final is not None:
             status["final_checkpoint"] = attr.asdict(self.final)
+        if self.best is not None:
+            status["best_checkpoint"] = attr.asdict(self.best)
         return status
 
     def restore(self, status: Dict[str, Any]) -> None:
         """Go on from what an earlier session of the run wrote; entries of another shape are passed over."""
-        known = {field.name for field in attr.fields(ModelCheckpoint)}
-        for entry in status.get("checkpoints") or []:
-            if isinstance(entry, dict) and {"steps", "file_path"} <= set(entry) <= known:
-                self.checkpoints.append(ModelCheckpoint(**{"reward": None, "creation_time": 0.0, **entry}))
+        read = map(_read_entry, status.get("checkpoints") or [])
+        self.checkpoints += [checkpoint for checkpoint in read if checkpoint is not None]
+        self.best = _read_entry(status.get("best_checkpoint"))
+
+
+def _read_entry(entry: Any) -> Optional[ModelCheckpoint]:
+    known = {field.name for field in attr.fields(ModelCheckpoint)}
+    if isinstance(entry, dict) and {"steps", "file_path"} <= set(entry) <= known:
+        return ModelCheckpoint(**{"reward": None, "creation_time": 0.0, **entry})
+    return None

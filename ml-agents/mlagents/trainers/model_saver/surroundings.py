@@ -149,7 +149,8 @@ def recorded_checkpoint(path: Path, step: Optional[int] = None) -> Optional[Reco
     in_run = _status_of(folder, path.stem)  # a final model lies in the run's folder
     entries = [in_run.get("final_checkpoint")] if in_run else []
     behavior_name = path.stem if in_run else folder.name
-    for entry in _status_of(folder.parent, folder.name).get("checkpoints") or []:
+    noted = _status_of(folder.parent, folder.name)
+    for entry in [noted.get("best_checkpoint"), *(noted.get("checkpoints") or [])]:
         if isinstance(entry, dict):
             has_its_name = PureWindowsPath(str(entry.get("file_path"))).stem == path.stem  # it knows / and \
             if has_its_name or (step is not None and entry.get("steps") == step):

@@ -11,6 +11,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 from mlagents.torch_utils import torch
 from mlagents.trainers.exception import NotFiniteError, UnityTrainerException
 from mlagents.trainers.files import atomic_path
+from mlagents.trainers.model_saver.about import ABOUT, EVALUATED_REWARD, read_about
 from mlagents.trainers.model_saver.checkpoint_file import (
     CheckpointError,
     checksum_of,
@@ -30,6 +31,7 @@ logger = get_logger(__name__)
 
 DEFAULT_CHECKPOINT_NAME = "checkpoint.pt"
 PREVIOUS_CHECKPOINT_NAME = "checkpoint.previous.pt"
+BEST_CHECKPOINT_NAME = "best.pt"
 
 _NUMBERED = re.compile(r".*-\d+\.pt")
 
@@ -54,6 +56,7 @@ class TorchModelSaver(BaseModelSaver):
         self.policy: Optional[TorchPolicy] = None
         self.exporter: Optional[ModelSerializer] = None
         self.modules: Dict[str, Any] = {}
+        self._is_newest_damaged = False  # then the one before is not to make room for it
 
     def register(self, module: Union[TorchPolicy, TorchOptimizer, Any]) -> None:
         """Add what `module.get_modules()` names to the state."""
@@ -72,11 +75,36 @@ class TorchModelSaver(BaseModelSaver):
         :raises OSError: a file cannot be written.
         """
         self.save_state(behavior_name)
-        checkpoint_path = os.path.join(self.model_path, f"{behavior_name}-{step}")
-        state_path = f"{checkpoint_path}.pt"
-        write_checkpoint(state_path, self._state(of_one_run=False))
-        self.export(checkpoint_path, behavior_name)
-        model_path = f"{checkpoint_path}.onnx"
+        state_path = os.path.join(self.model_path, f"{behavior_name}-{step}.pt")
+        return self._write_to_keep(state_path, behavior_name, self._state(of_one_run=False))
+
+    def save_best(self, behavior_name: str, reward: float) -> Tuple[str, List[str]]:
+        """Write ``best.pt`` and ``best.onnx``.
+
+        :param reward: by which it is the best; `best_evaluated` reads it back.
+        :returns: the path of the model and the other paths; without an export, that of the state.
+        :raises NotFiniteError: a parameter is not finite: what is on the disk stays as it is.
+        :raises OSError: a file cannot be written.
+        """
+        self._check_finite(behavior_name)
+        state = self._state(of_one_run=False)
+        state[ABOUT] = {**state.get(ABOUT, {}), EVALUATED_REWARD: reward}
+        return self._write_to_keep(os.path.join(self.model_path, BEST_CHECKPOINT_NAME), behavior_name, state)
+
+    def best_evaluated(self) -> Tuple[Optional[float], int]:
+        """Return the reward and the step of what `save_best` wrote last; None and 0 where that is not there."""
+        found = _read_if_whole(Path(self.model_path, BEST_CHECKPOINT_NAME))
+        about = read_about(found.state, found.path) if found is not None else None
+        if about is None or about.evaluated_reward is None:
+            return None, 0
+        return about.evaluated_reward, about.step
+
+    def _write_to_keep(self, state_path: str, behavior_name: str, state: Dict[str, Any]) -> Tuple[str, List[str]]:
+        """Write a state and the model beside it; return the model's path and the others."""
+        write_checkpoint(state_path, state)
+        path = os.path.splitext(state_path)[0]
+        self.export(path, behavior_name)
+        model_path = f"{path}.onnx"
         if os.path.exists(model_path):
             return model_path, [state_path]
         return state_path, []
@@ -87,6 +115,13 @@ class TorchModelSaver(BaseModelSaver):
         :raises NotFiniteError: a parameter is not finite: what is on the disk stays as it is.
         :raises OSError: the file cannot be written; then the one before stays the newest.
         """
+        self._check_finite(behavior_name)
+        folder = Path(self.model_path)
+        previous = None if self._is_newest_damaged else folder / PREVIOUS_CHECKPOINT_NAME
+        self.checksum = write_checkpoint(folder / DEFAULT_CHECKPOINT_NAME, self._state(of_one_run=True), previous)
+        self._is_newest_damaged = False
+
+    def _check_finite(self, behavior_name: str) -> None:
         place = self.place_of_not_finite()
         if place is not None:
             raise NotFiniteError(
@@ -94,10 +129,6 @@ class TorchModelSaver(BaseModelSaver):
                 f"What was saved before is in {self.model_path}",
                 behavior_name,
             )
-        folder = Path(self.model_path)
-        self.checksum = write_checkpoint(
-            folder / DEFAULT_CHECKPOINT_NAME, self._state(of_one_run=True), folder / PREVIOUS_CHECKPOINT_NAME
-        )
 
     def save_state_to(self, folder: str) -> str:
         """Write the newest state to another folder than the behaviour's; return its path.
@@ -187,6 +218,7 @@ class TorchModelSaver(BaseModelSaver):
         if not whole:
             raise problem
         found = max(whole, key=lambda candidate: candidate.step)
+        self._is_newest_damaged = newest.exists()
         logger.warning(f"{problem}. Instead the newest whole one is used: {found.path}, of step {found.step}.")
         return found
 

@@ -59,6 +59,12 @@ class Policy(ABC):
     def end_all_episodes(self) -> None:  # noqa: B027
         """Take note that all environments start anew; nothing to do without memory."""
 
+    def act_deterministically(self) -> None:  # noqa: B027  # may stay as it is
+        """Take the best actions from now on; nothing to do for policies that leave nothing to chance.
+
+        For evaluations, whose policies are copies.
+        """
+
     def episodes_state(self) -> Dict[str, Any]:
         """Return what is known of the episodes under way, for a run that resumes; nothing without memory."""
         return {}

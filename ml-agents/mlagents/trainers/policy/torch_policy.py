@@ -171,6 +171,11 @@ class TorchPolicy(Policy):
         """Let all agents start without memory."""
         self._memories.clear()
 
+    def act_deterministically(self) -> None:
+        """Take the best actions from now on, if the actor has a method of this name; else it acts as it does."""
+        if hasattr(self.actor, "act_deterministically"):
+            self.actor.act_deterministically()
+
     def episodes_state(self) -> Dict[str, Any]:
         """Return what the agents remember."""
         return self._memories.state_dict()

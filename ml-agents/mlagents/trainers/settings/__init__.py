@@ -11,6 +11,7 @@ from mlagents.trainers.settings.environment_parameters import (
     ParameterRandomizationType,
     UniformSettings,
 )
+from mlagents.trainers.settings.evaluation import EvaluationSettings
 from mlagents.trainers.settings.fields import SettingValueError, ensure_attrs_class, setting
 from mlagents.trainers.settings.hyperparameters import (
     ActorCriticSettings,
@@ -55,6 +56,7 @@ __all__ = [
     "EngineSettings",
     "EnvironmentParameterSettings",
     "EnvironmentSettings",
+    "EvaluationSettings",
     "ExportableSettings",
     "GAILSettings",
     "GaussianSettings",

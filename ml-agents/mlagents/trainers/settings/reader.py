@@ -26,7 +26,7 @@ from mlagents.trainers.settings.scalars import SCALARS, describe
 from mlagents.trainers.settings.trainer import TrainerSettings
 from mlagents_envs.spelling import did_you_mean
 
-NULLABLE_SECTIONS = ("memory", "self_play", "behavioral_cloning")
+NULLABLE_SECTIONS = ("memory", "self_play", "behavioral_cloning", "evaluation")
 """Sections for which null says "none"; any other section that is null says nothing and takes what it has by default."""
 
 

@@ -6,6 +6,7 @@ from typing import ClassVar, Dict, Optional
 import attr
 
 from mlagents.trainers.exception import TrainerConfigError
+from mlagents.trainers.settings.evaluation import EvaluationSettings
 from mlagents.trainers.settings.fields import FINITE, FRACTION, NOT_NEGATIVE, POSITIVE, setting
 from mlagents.trainers.settings.hyperparameters import BehavioralCloningSettings, HyperparamSettings
 from mlagents.trainers.settings.network import NetworkSettings
@@ -70,6 +71,9 @@ class TrainerSettings(ExportableSettings):
     )
     self_play: Optional[SelfPlaySettings] = setting(None, help="Play against earlier selves; null for no.")
     behavioral_cloning: Optional[BehavioralCloningSettings] = setting(None, help="Imitate demonstrations; null for no.")
+    evaluation: Optional[EvaluationSettings] = setting(
+        None, help="Evaluate the policy now and then, and keep the best; null for no."
+    )
 
     def __attrs_post_init__(self) -> None:
         """Derive the interval of even checkpoints."""

@@ -81,6 +81,10 @@ class ActionModel(nn.Module):
         discrete = None if categorical is None else categorical(inputs, masks)
         return DistInstances(continuous, discrete)
 
+    def act_deterministically(self) -> None:
+        """Let `forward` leave nothing to chance from now on."""
+        self._deterministic = True
+
     def _sample_action(self, dists: DistInstances) -> AgentAction:
         def act(dist: DistInstance) -> torch.Tensor:
             return dist.deterministic_sample() if self._deterministic else dist.sample()

@@ -286,6 +286,10 @@ class SimpleActor(nn.Module, Actor):
         """Take the observations of a trajectory into the statistics of normalised vectors."""
         self.network_body.update_normalization(buffer)
 
+    def act_deterministically(self) -> None:
+        """Choose the most likely actions from now on."""
+        self.action_model.act_deterministically()
+
     def get_action_and_stats(
         self,
         inputs: List[torch.Tensor],

@@ -6,7 +6,7 @@ import abc
 import threading
 import time
 from collections import defaultdict
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -218,6 +218,26 @@ class RLTrainer(Trainer):
             return None
         with _saving:
             return self.model_saver.save_state_to(folder)
+
+    @property
+    def best_evaluated(self) -> Tuple[Optional[float], int]:
+        """The reward and the step of the policy that `save_best` wrote last; None and 0 where there is none."""
+        if not isinstance(self.model_saver, TorchModelSaver):
+            return None, 0
+        return self.model_saver.best_evaluated()
+
+    def save_best(self, reward: float) -> Optional[str]:
+        """Write the policy, the best so far by evaluation, as ``best.pt`` and ``best.onnx``; return the model's path.
+
+        :raises OSError: it cannot be written.
+        :raises NotFiniteError: a parameter is not finite.
+        """
+        if not isinstance(self.model_saver, TorchModelSaver):
+            return None
+        with _saving:
+            path, others = self.model_saver.save_best(self.brain_name, reward)
+        self.checkpoints.best = ModelCheckpoint(self.get_step, path, reward, time.time(), others)
+        return path
 
     @property
     def state_checksum(self) -> Optional[str]:

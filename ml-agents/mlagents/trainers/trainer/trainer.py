@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections import deque
-from typing import Deque, Dict, List, Optional
+from typing import Deque, Dict, List, Optional, Tuple
 
 from mlagents.trainers.agent_processor import AgentManagerQueue, TrajectoryQueue
 from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers
@@ -43,6 +43,7 @@ class Trainer(abc.ABC):
         self._stats_reporter = StatsReporter(brain_name)
         self._reward_buffer: Deque[float] = deque(maxlen=reward_buff_cap)
         self._step = 0
+        self._has_ended = False
         self.policies: Dict[str, Policy] = {}
         self.policy_queues: List[AgentManagerQueue[Policy]] = []
         self.trajectory_queues: List[TrajectoryQueue] = []
@@ -79,8 +80,8 @@ class Trainer(abc.ABC):
 
     @property
     def should_still_train(self) -> bool:
-        """Whether there are steps left to train on."""
-        return self.is_training and self.get_step < self.get_max_steps
+        """Whether there are steps left to train on, and nothing has ended the training before."""
+        return self.is_training and not self._has_ended and self.get_step < self.get_max_steps
 
     @property
     def reward_buffer(self) -> Deque[float]:
@@ -126,6 +127,22 @@ class Trainer(abc.ABC):
     def state_checksum(self) -> Optional[str]:
         """The checksum of the newest state, as it was written or read last; None where there is none."""
         return None
+
+    @property
+    def best_evaluated(self) -> Tuple[Optional[float], int]:
+        """The reward and the step of the policy that `save_best` wrote last; None and 0 where there is none."""
+        return None, 0
+
+    def save_best(self, reward: float) -> Optional[str]:
+        """Write the policy, the best so far by evaluation; return its path, None for trainers that write none.
+
+        :raises OSError: it cannot be written.
+        """
+        return None
+
+    def end_training(self) -> None:
+        """Learn nothing more, as if `max_steps` were reached."""
+        self._has_ended = True
 
     def publish_policy_queue(self, policy_queue: AgentManagerQueue[Policy]) -> None:
         """Add a queue that the policy is put into after every update."""
