@@ -95,7 +95,11 @@ class LocalEnv(BaseEnv):
     def restore_simulation(self, state: Mapping[str, Any]) -> None:
         """Go on from what `simulation_state` told."""
         for name in self.state_arrays or ():
-            getattr(self, name)[...] = state[name]
+            own = getattr(self, name)
+            if isinstance(own, np.ndarray):
+                own[...] = state[name]
+            else:
+                setattr(self, name, type(own)(state[name]))
 
     def get_state(self) -> dict[str, Any] | None:
         """Return all that decides what comes next; None where `simulation_state` cannot be told."""

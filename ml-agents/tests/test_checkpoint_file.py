@@ -1,7 +1,9 @@
 """The file of a checkpoint: what is written is read, and nothing else is."""
 
+import hashlib
 import os
 import random
+import struct
 import subprocess
 import sys
 
@@ -128,8 +130,13 @@ class Bomb:
 
 
 def test_a_sealed_file_cannot_run_code_either(tmp_path):
-    write_checkpoint(tmp_path / "a.pt", {"Policy": Bomb(tmp_path / "ran")})
-    with pytest.raises(CheckpointError, match="could not be read as a checkpoint"):
+    write_checkpoint(tmp_path / "a.pt", {"Policy": 0})
+    torch.save({"Policy": Bomb(tmp_path / "ran")}, tmp_path / "bomb.pt")
+    archive, seal = (tmp_path / "bomb.pt").read_bytes()[:-2], (tmp_path / "a.pt").read_bytes()[-80:-64]
+    archive += struct.pack("<H", 80)
+    sealed = archive + seal + hashlib.sha256(archive).hexdigest().encode()
+    (tmp_path / "a.pt").write_bytes(sealed)
+    with pytest.raises(CheckpointError, match=r"could not be read as a checkpoint: it holds \w+\.system, which is no"):
         read_checkpoint(tmp_path / "a.pt")
     assert not (tmp_path / "ran").exists()
 

@@ -72,7 +72,7 @@ def test_a_resumed_run_goes_on_with_the_history(tmp_path, make):
     before.add(make(100))
     before.add(make(200, reward=1.5))
     after = CheckpointHistory(keep_checkpoints=2)
-    after.restore(json.loads(json.dumps(before.as_dict())))
+    after.restore(json.loads(json.dumps(before.as_dict())), tmp_path)
     assert after.checkpoints == before.checkpoints
     after.add(make(300))
     assert names(tmp_path) == ["Ball-200.onnx", "Ball-200.pt", "Ball-300.onnx", "Ball-300.pt"]
@@ -83,7 +83,7 @@ def test_a_resumed_run_may_keep_fewer(tmp_path, make):
     for steps in (100, 200, 300):
         before.add(make(steps))
     after = CheckpointHistory(keep_checkpoints=1)
-    after.restore(before.as_dict())
+    after.restore(before.as_dict(), tmp_path)
     after.add(make(400))
     assert names(tmp_path) == ["Ball-400.onnx", "Ball-400.pt"]
 
@@ -92,18 +92,35 @@ def test_a_resumed_run_may_keep_fewer(tmp_path, make):
     "status",
     [
         {},
+        [1],
+        {"checkpoints": 5},
+        {"checkpoints": [{"steps": "x", "file_path": "Ball-1.onnx"}, {"steps": 1, "file_path": 5}]},
+        {"checkpoints": [{"steps": 1, "file_path": "a", "auxillary_file_paths": [3]}], "best_checkpoint": {"steps": 1}},
         {"checkpoints": []},
         {"checkpoints": None},
         {"checkpoints": ["Ball-100.onnx", 3, None, {"steps": 100}, {"steps": 1, "file_path": "x", "unknown": 2}]},
     ],
 )
-def test_entries_of_another_shape_are_passed_over(status):
+def test_entries_of_another_shape_are_passed_over(status, tmp_path):
     history = CheckpointHistory(keep_checkpoints=2)
-    history.restore(status)
-    assert history.checkpoints == []
+    history.restore(status, tmp_path)
+    assert (history.checkpoints, history.best) == ([], None)
 
 
-def test_an_entry_may_say_no_more_than_steps_and_file():
+def test_an_entry_may_say_no_more_than_steps_and_file(tmp_path):
     history = CheckpointHistory(keep_checkpoints=2)
-    history.restore({"checkpoints": [{"steps": 100, "file_path": "Ball-100.onnx"}]})
-    assert history.checkpoints == [ModelCheckpoint(100, "Ball-100.onnx", None, 0.0, [])]
+    history.restore({"checkpoints": [{"steps": 100, "file_path": "Ball-100.onnx"}]}, tmp_path)
+    assert history.checkpoints == [ModelCheckpoint(100, str(tmp_path / "Ball-100.onnx"), None, 0.0, [])]
+
+
+def test_a_copied_run_keeps_its_hands_off_the_original(tmp_path, make):
+    history = CheckpointHistory(keep_checkpoints=1)
+    history.add(make(100))
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "Ball-100.pt").touch()
+    of_copy = CheckpointHistory(keep_checkpoints=1)
+    of_copy.restore(history.as_dict(), copy)
+    of_copy.add(make(200))
+    assert names(copy) == []
+    assert {"Ball-100.onnx", "Ball-100.pt"} <= set(names(tmp_path))

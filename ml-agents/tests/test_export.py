@@ -288,9 +288,12 @@ def test_old_checkpoint_with_a_goal(old_run, capsys):
 def test_checkpoint_of_something_else(old_run, capsys):
     checkpoint = old_run("ppo_vector", {"trainer_type": "ppo"})
     not_finite = {f"{kind}_act_size_vector": torch.tensor([np.nan]) for kind in ("continuous", "discrete")}
-    for state in ({"weights": torch.zeros(3)}, {"Policy": []}, {"Policy": not_finite}):
+    for state in ({"Policy": []}, {"Policy": not_finite}):
         torch.save(state, checkpoint)
         assert "it is none of ML-Agents 1.1.0" in fails(capsys, checkpoint)
+    for state in ({"weights": torch.zeros(3)}, {"trainers": {}, "state": {}}):
+        torch.save(state, checkpoint)
+        assert "is not the checkpoint of a behavior: it holds no policy" in fails(capsys, checkpoint)
 
 
 # Mistakes

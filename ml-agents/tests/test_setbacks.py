@@ -47,13 +47,27 @@ def test_a_step_along_a_gradient_that_is_not_finite_changes_nothing(make_optimiz
     assert not torch.equal(before[0], network[0].weight)
 
 
-def test_great_gradients_are_finite():
+def test_great_gradients_are_taken():
     weight = torch.nn.Parameter(torch.zeros(4))
-    optimizer = torch.optim.SGD([weight], lr=1e-30)
+    optimizer = torch.optim.SGD([weight], lr=1e-15)
     guard_gradients({"SGD": optimizer})
-    weight.grad = torch.full((4,), 3e38)
+    weight.grad = torch.full((4,), 1e17)
     optimizer.step()
-    torch.testing.assert_close(weight.detach(), torch.full((4,), -3e8))
+    torch.testing.assert_close(weight.detach(), torch.full((4,), -100.0))
+
+
+@pytest.mark.parametrize("gradient", [1e25, 3e38])
+def test_gradients_whose_squares_are_infinite_are_refused(gradient):
+    """With them the weights would never move again: Adam divides by their mean square."""
+    weight, other = torch.nn.Parameter(torch.ones(4)), torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.Adam([weight, other], lr=0.1)
+    guard_gradients({"Adam": optimizer})
+    weight.grad, other.grad = torch.full((4,), gradient), torch.ones(1)
+    with pytest.raises(NotFiniteError, match="is too large: its norm is [26]e"):
+        optimizer.step()
+    weight.grad = torch.ones(4)
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), torch.full((4,), 0.9))
 
 
 @pytest.mark.parametrize("make_optimizer", OPTIMIZERS)

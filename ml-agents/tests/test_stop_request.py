@@ -82,7 +82,7 @@ def test_the_second_signal_ends_the_process_at_once(process):
 def test_a_clusters_signal_asks_too(process, second):
     process.send_signal(signal.SIGTERM)
     line = process.stdout.readline()
-    assert "Stopping after this step. Another SIGTERM is to leave at once." in line
+    assert "Stopping after this step. Another SIGTERM ends it at once." in line
     process.send_signal(second)
     process.communicate(timeout=60)
     assert process.returncode == -second

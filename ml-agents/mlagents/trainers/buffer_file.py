@@ -10,6 +10,7 @@ that it is).
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, BinaryIO, Dict, List, Mapping, Optional, Sequence, Tuple
@@ -25,6 +26,7 @@ from mlagents.trainers.observation_log import as_floats
 
 _PADDING = "padding_value"
 _EIGHT_BIT = "pixels_of_8_bits"
+_MARK = "belongs_to"
 _NUMBERS = "biufc"
 """The kinds of NumPy types that a column may have."""
 
@@ -56,6 +58,22 @@ def write_fields(file_object: BinaryIO, fields: Mapping[AgentBufferKey, AgentBuf
             else:
                 place = file.create_dataset(name, data=_checked(name, field.to_ndarray()))
             place.attrs[_PADDING] = field.padding_value
+
+
+def write_mark(path: str | os.PathLike[str], mark: str) -> None:
+    """Note in a file that `write_fields` wrote what it belongs to."""
+    import h5py
+
+    with h5py.File(path, "r+") as file:
+        file.attrs[_MARK] = mark
+
+
+def read_mark(path: str | os.PathLike[str]) -> str:
+    """Return what `write_mark` noted; "" where that is nothing."""
+    import h5py
+
+    with _read_errors(), h5py.File(path, "r") as file:
+        return str(file.attrs.get(_MARK, ""))
 
 
 def _write_observations(file: Any, name: str, field: ObservationField) -> Any:

@@ -45,6 +45,7 @@ class Checkpointer:
         self._saved_at_s = clock()
         self._saved: Checksums = {}
         self._seen: Checksums = {}
+        self._known: Set[str] = set()
         self._fresh: Set[str] = set()  # whose state was written since the last step of the environments
         self._writing = Attempts(f"The state of the run in {run.path}")
 
@@ -56,7 +57,8 @@ class Checkpointer:
         self._fresh.clear()
         self._look(trainers)
         is_late = self._interval_s is not None and self._clock() >= self._saved_at_s + self._interval_s
-        return (is_late or self._seen != self._saved) and self._writing.may_try()
+        is_new = trainers.keys() != self._known  # behaviours that appeared have to have a state to resume from
+        return (is_late or is_new or self._seen != self._saved) and self._writing.may_try()
 
     def _look(self, trainers: Mapping[str, Trainer]) -> None:
         """Take note of the trainers that have written their states since the last look."""
@@ -72,11 +74,22 @@ class Checkpointer:
         with self._writing:
             self.write(trainers, env_manager)
 
+    def save_at_the_end(self, trainers: Mapping[str, Trainer], env_manager: EnvManager) -> None:
+        """Write the same when the run is over; that it cannot be written is no reason to fail one with its models."""
+        try:
+            self.write(trainers, env_manager)
+        except OSError as error:
+            logger.warning(
+                f"The state of the run in {self._run.path} could not be written: {error}. Its models are there; if it "
+                f"is resumed, it begins new episodes."
+            )
+
     def write(self, trainers: Mapping[str, Trainer], env_manager: EnvManager) -> None:
         """Write the newest states of those trainers that have not done so themselves, and what belongs to all.
 
         :raises OSError: they cannot be written.
         """
+        self._run.mend()
         self._look(trainers)
         for name, trainer in trainers.items():
             if name not in self._fresh:
@@ -92,7 +105,7 @@ class Checkpointer:
             },
             checksums,
         )
-        self._saved, self._saved_at_s = checksums, self._clock()
+        self._saved, self._saved_at_s, self._known = checksums, self._clock(), set(trainers)
         self.write_status(trainers, "running")
 
     def write_status(self, trainers: Mapping[str, Trainer], status: str) -> None:
@@ -109,14 +122,25 @@ class Checkpointer:
         Environment parameters that are others than then are set anew.
         """
         self._saved = self._seen = _checksums(trainers)
+        self._known = {name for name, trainer in trainers.items() if trainer.load}
         state = self._file.read(self._saved)
         if state is None:
             self._begin_episodes(trainers, "what belongs to its checkpoints is not there")
             return
+        try:
+            self._take_over(state, trainers, env_manager)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # of another version's file
+            env_manager.reset(self._parameters)
+            reason = f"what belongs to its checkpoints cannot be read ({type(error).__name__}: {error})"
+            self._begin_episodes(trainers, reason)
+
+    def _take_over(self, state: Mapping[str, Any], trainers: Mapping[str, Trainer], env_manager: EnvManager) -> None:
         StatsReporter.load_state_dict(state["statistics"])
         if self._evaluator is not None:
             self._evaluator.load_state_dict(state.get("evaluation", {}))
-        problem = "this environment cannot be saved"
+        problem = (
+            "other behaviors are in the environment" if state["environments"] else "this environment cannot be saved"
+        )
         try:
             goes_on = env_manager.load_state_dict(state["environments"])
         except UnityEnvironmentException as error:

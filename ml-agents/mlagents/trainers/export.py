@@ -12,12 +12,13 @@ from mlagents.plugins.trainer_type import usable_plugins
 from mlagents.torch_utils import set_torch_config
 from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers
 from mlagents.trainers.exception import TrainerConfigError, TrainerError, UnityTrainerException
-from mlagents.trainers.model_saver.about import read_about
+from mlagents.trainers.model_saver.about import ABOUT, read_about
 from mlagents.trainers.model_saver.checkpoint_file import read_checkpoint
 from mlagents.trainers.model_saver.contents import first_not_finite
-from mlagents.trainers.model_saver.fitting import differences
+from mlagents.trainers.model_saver.fitting import differences, shown
 from mlagents.trainers.model_saver.surroundings import behavior_spec_beside, settings_beside
 from mlagents.trainers.policy.torch_policy import TorchPolicy
+from mlagents.trainers.report import ODD_CONTENTS
 from mlagents.trainers.settings import TorchSettings, TrainerSettings
 from mlagents.trainers.torch_entities.model_serialization import ModelSerializer
 from mlagents.trainers.trainer import TrainerFactory
@@ -43,6 +44,8 @@ def export_checkpoint(checkpoint: Path, output: Path) -> None:
     if output.suffix != ".onnx":
         raise UnityTrainerException(f"The model {output} should have a name that ends in .onnx.")
     state = read_checkpoint(checkpoint)
+    if "Policy" not in state and ABOUT not in state:
+        raise UnityTrainerException(f"{checkpoint} is not the checkpoint of a behavior: it holds no policy.")
     policy = make_policy(read_recipe(checkpoint, state), checkpoint)
     load_policy(policy, state, checkpoint)
     try:
@@ -101,8 +104,7 @@ def load_policy(policy: TorchPolicy, state: Dict[str, Any], checkpoint: Path) ->
     own = {name: state[name] for name in modules if name in state}
     lines = differences(modules, own)
     if lines:
-        shown = "\n  ".join(lines[:20] + ["..."] * (len(lines) > 20))
-        raise UnityTrainerException(f"{checkpoint} does not fit the policy that its settings make:\n  {shown}")
+        raise UnityTrainerException(f"{checkpoint} does not fit the policy that its settings make:\n  {shown(lines)}")
     place = first_not_finite(own)
     if place is not None:
         raise UnityTrainerException(f"{checkpoint} holds numbers that are not finite ({place}). Export an earlier one.")
@@ -130,6 +132,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         sys.exit(f"mlagents-export: {error}")
     except Exception as error:
         culprit = find_culprit(error, usable_plugins())
+        if culprit is None and isinstance(error, ODD_CONTENTS):
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            sys.exit(f"mlagents-export: {checkpoint} holds what is not known here ({reason}).")
         if culprit is None:
             raise
         sys.exit(f"mlagents-export: {culprit}")

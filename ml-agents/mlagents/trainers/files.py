@@ -30,7 +30,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[str]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = str(target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp"))
+    temporary = temporary_name(target)
     # Unlike the standard library's temporary files, this one has the permissions of any new file from the start.
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
@@ -43,6 +43,12 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[str]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def temporary_name(path: str | os.PathLike[str]) -> str:
+    """Return a new name beside `path`, which `remove_leftovers` knows."""
+    target = Path(path)
+    return str(target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp"))
 
 
 class Attempts:

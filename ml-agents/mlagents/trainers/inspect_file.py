@@ -24,7 +24,15 @@ from mlagents.trainers.model_saver.surroundings import (
     settings_beside,
 )
 from mlagents.trainers.onnx_file import read_onnx_file
-from mlagents.trainers.report import Row, describe_actions, describe_observation, labelled, print_rows
+from mlagents.trainers.report import (
+    ODD_CONTENTS,
+    Row,
+    describe_actions,
+    describe_observation,
+    labelled,
+    print_rows,
+    quiet_when_nobody_reads,
+)
 from mlagents_envs.base_env import ActionSpec
 
 
@@ -167,8 +175,12 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         rows = inspect_file(Path(args.file))
     except TrainerError as error:
         sys.exit(f"mlagents-inspect: {error}")
-    print(args.file)
-    print_rows(rows)
+    except ODD_CONTENTS as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        sys.exit(f"mlagents-inspect: {args.file} holds what is not known here ({reason}).")
+    with quiet_when_nobody_reads():
+        print(args.file)
+        print_rows(rows)
 
 
 if __name__ == "__main__":

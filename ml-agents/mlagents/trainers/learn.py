@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bdb
 import contextlib
-import os
 import random
 import sys
 import traceback
@@ -24,6 +23,7 @@ from mlagents.trainers.env_manager import EnvManager
 from mlagents.trainers.environment_host import EnvironmentHost, SourceEnvFactory, engine_config
 from mlagents.trainers.evaluation import Evaluator
 from mlagents.trainers.exception import TrainerConfigError, TrainerError
+from mlagents.trainers.report import quiet_when_nobody_reads
 from mlagents.trainers.run_directory import RunDirectory
 from mlagents.trainers.run_state import seed_everything
 from mlagents.trainers.settings import ParameterRandomizationSettings, RunOptions
@@ -103,7 +103,7 @@ def run_training(run_seed: int, options: RunOptions, num_areas: int) -> None:
     run.check()
     run.check_writable()
 
-    with StopRequest() as stop, progress_display() as progress, _stats_writers(options):
+    with contextlib.closing(run), StopRequest() as stop, progress_display() as progress, _stats_writers(options):
         # A session that cannot go on where the one before was should at least not see the same again.
         session_seed = (run_seed + _SEEDS_PER_SESSION * (run.session - 1)) % 2**31 if run.session > 1 else run_seed
         seed_everything(session_seed)  # after the code of plug-ins that may have nothing to do with this run
@@ -290,14 +290,11 @@ def _message_for(error: Exception) -> Optional[str]:
 def main() -> None:
     """Run ``mlagents-learn``; a user's mistake, or a plug-in's, is one message and exit code 1."""
     try:
-        run_cli(parse_command_line())
+        with quiet_when_nobody_reads():
+            run_cli(parse_command_line())
     except KeyboardInterrupt:
         print("mlagents-learn: stopped before training began; nothing was written.", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:
-        # Whoever read the output has gone; Python would fail again on flushing it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except bdb.BdbQuit:  # of a breakpoint, left by "quit"
         sys.exit(1)
     except Exception as error:

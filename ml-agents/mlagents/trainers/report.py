@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
 from typing import List, Sequence, Tuple
 
 from mlagents_envs.base_env import ActionSpec, DimensionProperty, ObservationSpec, ObservationType
 
+ODD_CONTENTS = (TypeError, ValueError, RuntimeError, AttributeError, LookupError)
+"""What reading a file that was put together otherwise than any of ours may raise."""
+
 Row = Tuple[str, str]
 """A label, empty where the row goes on with the one above, and a text."""
+
+
+@contextlib.contextmanager
+def quiet_when_nobody_reads() -> Iterator[None]:
+    """Print within; exit with code 1 and no traceback where the reader, such as ``head``, has gone."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python would fail again on flushing it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 def print_rows(rows: Sequence[Row]) -> None:

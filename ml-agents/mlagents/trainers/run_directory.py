@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -19,7 +20,9 @@ from mlagents.trainers.exception import UnityTrainerException
 from mlagents.trainers.files import remove_leftovers, write_text_atomically
 from mlagents.trainers.model_saver.checkpoints import CheckpointHistory
 from mlagents.trainers.model_saver.torch_model_saver import BEST_CHECKPOINT_NAME, DEFAULT_CHECKPOINT_NAME
+from mlagents.trainers.run_lock import RunLock
 from mlagents.trainers.settings import CheckpointSettings, RunOptions
+from mlagents.trainers.trainer.trainer_factory import NOT_A_BEHAVIOR
 from mlagents_envs import __version__ as envs_version
 from mlagents_envs import timers
 from mlagents_envs.logging_util import get_logger
@@ -29,10 +32,9 @@ logger = get_logger(__name__)
 
 CONFIGURATION = "configuration.yaml"
 STATUS_FORMAT_VERSION = "0.3.0"
-NOT_A_BEHAVIOR = ("run_logs", "inference")
-"""Folders of a run that are not a behaviour's."""
 TRASH = ".trash"
 KEPT_IN_TRASH = 3
+_IN_TRASH = re.compile(r".+-\d{8}-\d{6}-\d{6}")
 
 
 class RunDirectory:
@@ -46,6 +48,8 @@ class RunDirectory:
         self.path = Path(settings.write_path)
         self.logs_path = Path(settings.run_logs_dir)
         self._since_s = time.time()
+        self._configuration: Optional[str] = None  # once it was written
+        self._lock = RunLock(self.path / ".lock")
         self._session: Optional[int] = None
 
     @property
@@ -84,7 +88,12 @@ class RunDirectory:
     def was_killed_as_it_began(self) -> bool:
         """Whether the run is there, or its empty folder, but no state of it."""
         has_begun = (self.path / CONFIGURATION).is_file() or not self._holds_a_run()
-        return has_begun and not any(self.path.glob("*/*.pt"))
+        return has_begun and not self._behavior_folders()
+
+    def _behavior_folders(self) -> List[Path]:
+        """Return the folders of the run with states of a behaviour in them."""
+        folders = {path.parent for path in self.path.rglob("*.pt")} - {self.path}
+        return sorted(folder for folder in folders if folder.relative_to(self.path).parts[0] not in NOT_A_BEHAVIOR)
 
     def check(self) -> None:
         """Check that what the settings ask for can be done; nothing is touched.
@@ -92,6 +101,11 @@ class RunDirectory:
         :raises UnityTrainerException: the run exists already, or the one to resume or start from does not.
         """
         settings = self.settings
+        if settings.force and (settings.resume or settings.inference):
+            with_what = (
+                "--resume, which goes on with the run" if settings.resume else "--inference, which replaces none"
+            )
+            logger.warning(f"--force has no effect beside {with_what}.")
         if self.loads_own_state:
             if not self.path.is_dir():
                 raise UnityTrainerException(self._no_such_run(settings.run_id, "resume" if settings.resume else "play"))
@@ -105,12 +119,20 @@ class RunDirectory:
             raise UnityTrainerException(self._no_such_run(str(settings.initialize_from), "initialize from"))
 
     def check_writable(self) -> None:
-        """Check that files of the run can be written, where there will be any.
+        """Check that files of the run can be written, where there will be any, and by no other process.
 
         :raises UnityTrainerException: they cannot.
         """
         if not self.settings.inference:
             self._check_writable()
+            try:
+                self._lock.take()
+            except OSError as error:
+                raise self._not_writable(error) from error
+
+    def close(self) -> None:
+        """Let other processes write the run's files."""
+        self._lock.release()
 
     def _holds_a_run(self) -> bool:
         """Return whether a behaviour was trained here; an attempt that failed before leaves no folder of one."""
@@ -170,27 +192,40 @@ class RunDirectory:
             trash = self.path.parent / TRASH
             trash.mkdir(exist_ok=True)
             held = self._describe()
+            self._lock.release()  # it is a file in the folder, which Windows would not let go
             aside = trash / f"{self.path.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 10**6:06}"
             shutil.move(self.path, aside)
             self._take_back_player_logs(aside)
             logger.info(f"The run that {self.path} held ({held}) was moved to {aside}.")
-            for old in sorted(trash.iterdir(), key=lambda entry: entry.stat().st_ctime_ns)[:-KEPT_IN_TRASH]:
+            replaced = [entry for entry in trash.iterdir() if _IN_TRASH.fullmatch(entry.name)]
+            for old in sorted(replaced, key=lambda entry: entry.stat().st_ctime_ns)[:-KEPT_IN_TRASH]:
                 shutil.rmtree(old, ignore_errors=True)
+            self._check_writable()
+            self._lock.take()
         remove_leftovers(self.path)
-        text = yaml.safe_dump(options.as_dict(), sort_keys=False)
-        write_text_atomically(self.path / CONFIGURATION, text)
+        self._configuration = yaml.safe_dump(options.as_dict(), sort_keys=False)
+        write_text_atomically(self.path / CONFIGURATION, self._configuration)
+
+    def mend(self) -> None:
+        """Write ``configuration.yaml`` again where it is gone, as it is if somebody deleted the run's folder.
+
+        :raises OSError: it cannot be written.
+        """
+        path = self.path / CONFIGURATION
+        if self._configuration is not None and not path.exists():
+            write_text_atomically(path, self._configuration)
+            logger.warning(f"{path} was gone, and maybe more of the run. What is still known is written again.")
 
     def _describe(self) -> str:
         """Say which behaviours the run has, and how far they were trained."""
         status = self.read_status()
         described = []
-        for folder in sorted(entry for entry in self.path.iterdir() if entry.is_dir()):
-            if folder.name not in NOT_A_BEHAVIOR:
-                checkpoints = CheckpointHistory(keep_checkpoints=1)
-                checkpoints.restore(status.get(folder.name) or {})
-                steps = max((checkpoint.steps for checkpoint in checkpoints.checkpoints), default=0)
-                n_states = len(list(folder.glob("*.pt")))
-                described.append(f"{folder.name}: {steps:,} steps, {n_states} states")
+        for folder in self._behavior_folders():
+            name = folder.relative_to(self.path).as_posix()
+            checkpoints = CheckpointHistory(keep_checkpoints=1)
+            checkpoints.restore(status.get(name), folder)
+            steps = max((checkpoint.steps for checkpoint in checkpoints.checkpoints), default=0)
+            described.append(f"{name}: {steps:,} steps, {len(list(folder.glob('*.pt')))} states")
         return "; ".join(described) or "nothing learned"
 
     def _take_back_player_logs(self, aside: Path) -> None:

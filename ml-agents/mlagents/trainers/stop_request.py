@@ -39,9 +39,15 @@ class StopRequest:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def renew(self) -> None:
+        """Forget what was requested, and listen again."""
+        self.requested = False
+        for number in self._previous:
+            signal.signal(number, self._handle)
+
     def _handle(self, number: int, frame: Optional[FrameType]) -> None:
         self.requested = True
         for listened_to in self._previous:
             signal.signal(listened_to, signal.SIG_DFL)
-        again = "Press Ctrl-C again" if number == signal.SIGINT else "Another SIGTERM is"
-        logger.info(f"Stopping after this step. {again} to leave at once.")
+        again = "Press Ctrl-C again to leave" if number == signal.SIGINT else "Another SIGTERM ends it"
+        logger.info(f"Stopping after this step. {again} at once.")

@@ -83,7 +83,7 @@ class TrainerController:
             raise
         self._save_models()
         if self.checkpointer is not None and self.train_model:
-            self.checkpointer.save(self.trainers, env_manager)
+            self.checkpointer.save_at_the_end(self.trainers, env_manager)
 
     def _begin(self, env_manager: EnvManager) -> None:
         """Go on from where the run was, or let it have a first state, from which it can be resumed whatever happens."""
@@ -93,6 +93,7 @@ class TrainerController:
             return
         if self.trainer_factory.load_model:
             self.checkpointer.restore(self.trainers, env_manager)
+            self.checkpointer.write_status(self.trainers, "running")
         else:
             self.checkpointer.save(self.trainers, env_manager)
 
@@ -238,7 +239,7 @@ class TrainerController:
         try:
             trainer.save_model()
         except OSError as error:
-            rescue(trainer, error, lambda: self.stop.requested)
+            rescue(trainer, error, self.stop)
 
 
 def _report_settings(trainer: Trainer) -> None:

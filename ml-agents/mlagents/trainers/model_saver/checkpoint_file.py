@@ -6,23 +6,27 @@ reads these. Files of ML-Agents 1.1.0 have none: of these each entry is checked 
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import io
 import os
+import pickle
+import re
 import struct
 import warnings
 import zipfile
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 
 from mlagents.torch_utils import torch
 from mlagents.trainers.exception import UnityTrainerException
-from mlagents.trainers.files import atomic_path
+from mlagents.trainers.files import atomic_path, temporary_name
 
 _SEAL = b"mlagents sha256 "
 _SEAL_SIZE = len(_SEAL) + hashlib.sha256().digest_size * 2
 _NO_COMMENT = struct.pack("<H", 0)
+_PLAIN = (bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device)
 _ARRAY = "numpy array"
 """The only key of the dictionary that stands for an array: only tensors are read back without running code."""
 
@@ -36,14 +40,16 @@ def write_checkpoint(
 ) -> str:
     """Write what a checkpoint holds: tensors, arrays, numbers, text and containers of these.
 
-    The file is there whole or not at all.
+    The file is there whole or not at all. Containers of other kinds than dictionaries, lists and tuples are read back
+    as these: a `defaultdict` as a dictionary, a named tuple as a tuple.
 
     :param previous: where the file goes that is at `path` now.
     :returns: its checksum, by which another file may refer to it.
     :raises OSError: the file cannot be written; one that was at `path` stays as it was.
+    :raises UnityTrainerException: there is something else in `state`, which could not be read back.
     """
     buffer = io.BytesIO()
-    torch.save(_packed(state), buffer)
+    torch.save(_packed(state, ()), buffer)
     archive = buffer.getbuffer()
     if bytes(archive[-len(_NO_COMMENT) :]) != _NO_COMMENT:
         raise AssertionError("torch wrote an archive with a comment")
@@ -54,9 +60,9 @@ def write_checkpoint(
         file.write(archive[: -len(_NO_COMMENT)])
         file.write(struct.pack("<H", _SEAL_SIZE) + _SEAL + checksum.encode())
         file.flush()
-        if previous is not None and os.path.exists(path):
-            os.fsync(file.fileno())  # until the names have changed, this is the only one of the two
-            os.replace(path, previous)
+        if previous is not None and os.path.isfile(path):
+            os.fsync(file.fileno())  # where there are no links, it is the only one of the two for a moment
+            _move(path, previous)
     return checksum
 
 
@@ -79,20 +85,50 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Dict[str, Any]:
     return unpacked
 
 
-def _packed(value: Any) -> Any:
-    """Return plain data with tensors for arrays."""
-    if isinstance(value, np.ndarray):
+def _move(path: str | os.PathLike[str], to: str | os.PathLike[str]) -> None:
+    """Give a file another name; where the file system has links, it keeps its own until that is taken."""
+    link = temporary_name(to)
+    try:
+        os.link(path, link)
+    except OSError:  # there are file systems without
+        os.replace(path, to)
+    else:
+        os.replace(link, to)
+
+
+def _packed(value: Any, place: Tuple[Any, ...]) -> Any:
+    """Return plain data with tensors for arrays.
+
+    :param place: of the value, for error messages.
+    :raises UnityTrainerException: it is none that could be read back.
+    """
+    if value is None or type(value) in _PLAIN or isinstance(value, torch.Tensor):
+        return value
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
         return {_ARRAY: torch.from_numpy(np.array(value, order="C"))}
-    if isinstance(value, np.generic):
+    if isinstance(value, np.generic) and value.dtype.kind in "biufcU":
         return value.item()
-    if type(value) is dict:
-        return {key: _packed(entry) for key, entry in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_packed(entry) for entry in value)
-    return value
+    if isinstance(value, collections.OrderedDict):
+        packed = collections.OrderedDict((key, _packed(entry, (*place, key))) for key, entry in value.items())
+        if hasattr(value, "_metadata"):  # of a module of torch
+            packed._metadata = value._metadata  # type: ignore[attr-defined]
+        return packed
+    if isinstance(value, dict):
+        return {_packed(key, place): _packed(entry, (*place, key)) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        kind = list if isinstance(value, list) else tuple
+        return kind(_packed(entry, (*place, index)) for index, entry in enumerate(value))
+    raise UnityTrainerException(
+        f"{', '.join(map(str, place))}: a {type(value).__name__} cannot be part of a checkpoint; use tensors, arrays, "
+        f"numbers, text, dictionaries, lists and tuples."
+    )
 
 
 def _unpacked(value: Any) -> Any:
+    if isinstance(value, collections.OrderedDict):
+        for key, entry in value.items():
+            value[key] = _unpacked(entry)
+        return value
     if type(value) is dict:
         if len(value) == 1 and isinstance(value.get(_ARRAY), torch.Tensor):
             return value[_ARRAY].numpy()
@@ -151,4 +187,7 @@ def _checksum_in(end: bytes) -> Optional[str]:
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError):  # torch then tells how to run the code in the file
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        return f"it holds {found[1] if found else 'something'}, which is no plain data, and is not run"
     return str(error).split("\n")[0] or type(error).__name__

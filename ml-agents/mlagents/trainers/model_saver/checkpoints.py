@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from pathlib import PureWindowsPath
 from typing import Any, Dict, List, Optional
 
 import attr
@@ -58,15 +59,34 @@ class CheckpointHistory:
             status["best_checkpoint"] = attr.asdict(self.best)
         return status
 
-    def restore(self, status: Dict[str, Any]) -> None:
-        """Go on from what an earlier session of the run wrote; entries of another shape are passed over."""
-        read = map(_read_entry, status.get("checkpoints") or [])
+    def restore(self, status: Any, folder: str | os.PathLike[str]) -> None:
+        """Go on from what an earlier session of the run wrote; entries of another shape are passed over.
+
+        :param folder: of the behaviour. The files are looked for there, wherever the run was when it wrote their paths:
+            it may have been moved, or copied.
+        """
+        if not isinstance(status, dict):
+            return
+        entries = status.get("checkpoints")
+        read = [_read_entry(entry, folder) for entry in entries] if isinstance(entries, list) else []
         self.checkpoints += [checkpoint for checkpoint in read if checkpoint is not None]
-        self.best = _read_entry(status.get("best_checkpoint"))
+        self.best = _read_entry(status.get("best_checkpoint"), folder)
 
 
-def _read_entry(entry: Any) -> Optional[ModelCheckpoint]:
-    known = {field.name for field in attr.fields(ModelCheckpoint)}
-    if isinstance(entry, dict) and {"steps", "file_path"} <= set(entry) <= known:
-        return ModelCheckpoint(**{"reward": None, "creation_time": 0.0, **entry})
-    return None
+def _read_entry(entry: Any, folder: str | os.PathLike[str]) -> Optional[ModelCheckpoint]:
+    if not isinstance(entry, dict):
+        return None
+    entry = {"reward": None, "creation_time": 0.0, "auxillary_file_paths": [], **entry}
+    if entry.keys() != {field.name for field in attr.fields(ModelCheckpoint)}:
+        return None
+    paths = [entry["file_path"], *entry["auxillary_file_paths"]] if _is_list_of_text(entry) else []
+    numbers = (entry["steps"], entry["creation_time"], entry["reward"] or 0.0)
+    if not paths or not all(isinstance(number, (int, float)) for number in numbers):
+        return None
+    here = [os.path.join(folder, PureWindowsPath(path).name) for path in paths]  # it knows / and \
+    return ModelCheckpoint(int(entry["steps"]), here[0], entry["reward"], entry["creation_time"], here[1:])
+
+
+def _is_list_of_text(entry: Dict[str, Any]) -> bool:
+    others = entry["auxillary_file_paths"]
+    return isinstance(others, list) and all(isinstance(path, str) for path in [entry["file_path"], *others])

@@ -55,6 +55,11 @@ def differences(modules: Dict[str, Any], state: Dict[str, Any]) -> List[str]:
     return lines
 
 
+def shown(lines: List[str]) -> str:
+    """Return differences one below the other, not too many of them."""
+    return "\n  ".join(lines[:20] + ["..."] * (len(lines) > 20))
+
+
 def load_what_fits(module: Any, state: Any) -> None:
     """Load a state into a module, an optimizer or a part; where it differs, those of its tensors that do not.
 
@@ -93,8 +98,13 @@ def _tensor_differences(name: str, here: Dict[str, Any], there: Dict[str, Any]) 
 
 def _optimizer_differences(name: str, optimizer: torch.optim.Optimizer, there: Dict[str, Any]) -> List[str]:
     """Compare what a torch optimizer keeps per parameter with the parameters it would be kept for."""
-    if not {"state", "param_groups"} <= there.keys():
+    try:
+        return _differences_of_kept(name, optimizer, there)
+    except (KeyError, IndexError, TypeError, AttributeError):
         return [f"{name}: in the file it is not the state of an optimizer"]
+
+
+def _differences_of_kept(name: str, optimizer: torch.optim.Optimizer, there: Dict[str, Any]) -> List[str]:
     groups_here = [len(group["params"]) for group in optimizer.param_groups]
     groups_there = [len(group["params"]) for group in there["param_groups"]]
     if groups_here != groups_there:

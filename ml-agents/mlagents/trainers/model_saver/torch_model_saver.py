@@ -19,7 +19,7 @@ from mlagents.trainers.model_saver.checkpoint_file import (
     write_checkpoint,
 )
 from mlagents.trainers.model_saver.contents import first_not_finite
-from mlagents.trainers.model_saver.fitting import Part, differences, load_what_fits
+from mlagents.trainers.model_saver.fitting import Part, differences, load_what_fits, shown
 from mlagents.trainers.model_saver.model_saver import BaseModelSaver
 from mlagents.trainers.optimizer.torch_optimizer import TorchOptimizer
 from mlagents.trainers.policy.torch_policy import TorchPolicy
@@ -75,7 +75,7 @@ class TorchModelSaver(BaseModelSaver):
         :raises OSError: a file cannot be written.
         """
         self.save_state(behavior_name)
-        state_path = os.path.join(self.model_path, f"{behavior_name}-{step}.pt")
+        state_path = os.path.join(self.model_path, f"{Path(behavior_name).name}-{step}.pt")
         return self._write_to_keep(state_path, behavior_name, self._state(of_one_run=False))
 
     def save_best(self, behavior_name: str, reward: float) -> Tuple[str, List[str]]:
@@ -147,9 +147,10 @@ class TorchModelSaver(BaseModelSaver):
         }
 
     def place_of_not_finite(self) -> Optional[str]:
-        """Return the first module and parameter with a value that is not finite; None if all are."""
+        """Return the first module or optimizer, and its number, that is not finite; None if all are."""
+        kinds = (torch.nn.Module, torch.optim.Optimizer)
         modules = self.modules.items()
-        return first_not_finite({name: it.state_dict() for name, it in modules if isinstance(it, torch.nn.Module)})
+        return first_not_finite({name: it.state_dict() for name, it in modules if isinstance(it, kinds)})
 
     def export(self, output_filepath: str, behavior_name: str) -> None:
         """Write ``output_filepath.onnx``; a failure is a warning, since the state holds all that is needed for it."""
@@ -177,7 +178,7 @@ class TorchModelSaver(BaseModelSaver):
         :raises UnityTrainerException: there is no such file, or what is in it does not fit.
         """
         if self.load:
-            found = self._newest_whole()
+            found = self._own_newest_whole()
             self._take(found, is_same_run=True)
             self.checksum = checksum_of(found.path)
             assert self.policy is not None
@@ -185,41 +186,28 @@ class TorchModelSaver(BaseModelSaver):
         elif self.initialize_path is not None:
             path = Path(self.initialize_path)
             path = path / DEFAULT_CHECKPOINT_NAME if path.is_dir() else path
-            self._take(_Found(path, read_checkpoint(path)), is_same_run=False)
+            is_newest = path.name == DEFAULT_CHECKPOINT_NAME
+            found = _newest_whole(path.parent) if is_newest else _Found(path, read_checkpoint(path))
+            self._take(found, is_same_run=False)
             assert self.policy is not None
             self.policy.set_step(0)
-            logger.info(f"Starting training from step 0, initialized from {path}.")
+            logger.info(f"Starting training from step 0, initialized from {found.path}.")
 
     def reload(self) -> bool:
         """Go back to the newest state that is whole, but for the count of steps; return whether there is one."""
         assert self.policy is not None
         step = self.policy.get_current_step()
         try:
-            self._take(self._newest_whole(), is_same_run=False)
+            self._take(self._own_newest_whole(), is_same_run=False)
         except CheckpointError:
             return False
         finally:
             self.policy.set_step(step)
         return True
 
-    def _newest_whole(self) -> _Found:
-        """Return the newest state of the run; where its file is damaged, the newest one before, and say so.
-
-        :raises CheckpointError: none can be read.
-        """
-        folder = Path(self.model_path)
-        newest = folder / DEFAULT_CHECKPOINT_NAME
-        try:
-            return _Found(newest, read_checkpoint(newest))
-        except CheckpointError as error:
-            problem = error
-        others = [folder / PREVIOUS_CHECKPOINT_NAME, *(path for path in folder.glob("*.pt") if _is_numbered(path))]
-        whole = [found for found in map(_read_if_whole, others) if found is not None]
-        if not whole:
-            raise problem
-        found = max(whole, key=lambda candidate: candidate.step)
-        self._is_newest_damaged = newest.exists()
-        logger.warning(f"{problem}. Instead the newest whole one is used: {found.path}, of step {found.step}.")
+    def _own_newest_whole(self) -> _Found:
+        found = _newest_whole(Path(self.model_path))
+        self._is_newest_damaged = found.path.name != DEFAULT_CHECKPOINT_NAME
         return found
 
     def _take(self, found: _Found, is_same_run: bool) -> None:
@@ -228,16 +216,14 @@ class TorchModelSaver(BaseModelSaver):
         state = {name: it for name, it in found.state.items() if name in wanted or name not in self.modules}
         lines = differences(wanted, state)
         if lines and not self.allow_partial_load:
-            shown = "\n  ".join(lines[:20] + ["..."] * (len(lines) > 20))
             raise UnityTrainerException(
-                f"{found.path} does not fit this run, and nothing of it was loaded:\n  {shown}\n"
+                f"{found.path} does not fit this run, and nothing of it was loaded:\n  {shown(lines)}\n"
                 f"Use the settings that it was trained with, start anew with another --run-id, or take what fits by "
                 f"--allow-partial-load."
             )
         if lines:
             wanted = {name: it for name, it in wanted.items() if not _is_of_one_run(it)}
-            shown = "\n  ".join(lines)
-            logger.warning(f"{found.path} does not fit this run; what fits of it is taken, but for:\n  {shown}")
+            logger.warning(f"{found.path} does not fit this run; what fits of it is taken, but for:\n  {shown(lines)}")
         for name, module in wanted.items():
             if name in state:
                 load_what_fits(module, state[name])
@@ -256,7 +242,36 @@ class _Found(NamedTuple):
         """At which it was written; -1 where it does not say."""
         steps = self.state.get("global_step")
         counts = list(steps.values()) if isinstance(steps, dict) else []
-        return int(counts[0]) if counts and isinstance(counts[0], torch.Tensor) else -1
+        is_count = counts and isinstance(counts[0], torch.Tensor) and counts[0].numel() == 1
+        return int(counts[0]) if is_count and torch.isfinite(counts[0]).all() else -1
+
+
+def _newest_whole(folder: Path) -> _Found:
+    """Return the newest state in a folder; where its file is damaged, the newest one before, and say so.
+
+    The one before is preferred to numbered ones, unless these are of a later step and were written later: a run that
+    went back to an older state has numbered ones that it gave up.
+
+    :raises CheckpointError: none can be read.
+    """
+    newest, previous = folder / DEFAULT_CHECKPOINT_NAME, folder / PREVIOUS_CHECKPOINT_NAME
+    try:
+        return _Found(newest, read_checkpoint(newest))
+    except CheckpointError as error:
+        problem = error
+    found = _read_if_whole(previous)
+    numbered = (_read_if_whole(path) for path in folder.glob("*.pt") if _is_numbered(path))
+    for other in sorted((it for it in numbered if it is not None), key=lambda candidate: candidate.step):
+        if found is None or (other.step > found.step and _written_at_ns(other) >= _written_at_ns(found)):
+            found = other
+    if found is None:
+        raise problem
+    logger.warning(f"{problem}. Instead the newest whole one is used: {found.path}, of step {found.step}.")
+    return found
+
+
+def _written_at_ns(found: _Found) -> int:
+    return found.path.stat().st_mtime_ns
 
 
 def _read_if_whole(path: Path) -> Optional[_Found]:

@@ -1,16 +1,18 @@
-"""Gradients that are not finite are refused before a step along them ruins the parameters."""
+"""Gradients that are not finite, or too large, are refused before a step along them ruins the parameters."""
 
 from __future__ import annotations
 
-import math
 from typing import Any, Dict, Mapping
 
 from mlagents.torch_utils import torch
 from mlagents.trainers.exception import NotFiniteError
 
+_TOO_LARGE = 1e18
+"""Of gradients; optimizers such as Adam keep the squares, and those of larger ones are beyond what a float holds."""
+
 
 def guard_gradients(modules: Mapping[str, Any]) -> None:
-    """Let every torch optimizer among `modules` refuse a step along a gradient with a NaN or an infinity in it.
+    """Let every torch optimizer among `modules` refuse a step along a gradient that is not finite, or too large.
 
     Its `step` then raises `NotFiniteError`, which names the parameter, and changes nothing.
 
@@ -33,12 +35,15 @@ class _Guard:
             for parameter in group["params"]
             if parameter.grad is not None
         ]
-        # The norm of finite numbers may be beyond what a float holds, so that only a finite one says something.
-        if not gradients or math.isfinite(torch.stack(torch._foreach_norm(gradients)).sum().item()):
+        if not gradients or torch.stack(torch._foreach_norm(gradients)).sum().item() < _TOO_LARGE:
             return
         for gradient in gradients:
             if not torch.isfinite(gradient).all():
                 raise NotFiniteError(f"the gradient of {self._name_of(gradient)} is not finite")
+        for gradient in gradients:
+            norm = gradient.double().norm().item()
+            if norm >= _TOO_LARGE / len(gradients):
+                raise NotFiniteError(f"the gradient of {self._name_of(gradient)} is too large: its norm is {norm:.0e}")
 
     def _name_of(self, gradient: torch.Tensor) -> str:
         names: Dict[int, str] = {}

@@ -14,9 +14,16 @@ from mlagents.trainers.settings.trainer import TrainerSettings
 UNLIMITED_OR_MORE = Range(low=-1)
 
 
+_LONGEST_ID = 200  # bytes; file systems take 255 in a name, and `--force` adds to it
+
+
 def _is_folder_below(instance: Any, attribute: "attr.Attribute[Any]", value: Optional[str]) -> None:
-    """Keep run ids inside of the results folder, where `--force` deletes."""
-    if value is not None and (os.path.isabs(value) or os.path.normpath(value).split(os.sep)[0] in (".", "..")):
+    """Keep run ids inside of the results folder, where `--force` moves, and out of its hidden folders."""
+    if value is None:
+        return
+    if len(os.fsencode(value)) > _LONGEST_ID:
+        raise SettingValueError(attribute.name, f"a name of {len(value)} characters is too long for a folder")
+    if os.path.isabs(value) or os.path.normpath(value).startswith("."):
         raise SettingValueError(attribute.name, f"{value!r} is not allowed; it must be the name of a folder of results")
 
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers, GlobalAgentId
 from mlagents.trainers.buffer import AgentBuffer, AgentBufferKey, BufferException, BufferKey, RewardSignalUtil
+from mlagents.trainers.buffer_file import read_mark, write_mark
 from mlagents.trainers.buffer_keys import key_to_text
-from mlagents.trainers.files import atomic_path
+from mlagents.trainers.files import Attempts, atomic_path
 from mlagents.trainers.model_saver.checkpoints import ModelCheckpoint
 from mlagents.trainers.policy import Policy
 from mlagents.trainers.replay_buffer import ReplayBuffer
@@ -72,6 +73,7 @@ class OffPolicyTrainer(RLTrainer):
         self.reward_signal_update_steps = 0
         self._first_update_step = self.hyperparameters.buffer_init_steps
         self._counted: Optional[Tuple[int, int, int]] = None  # by the session that this one resumes
+        self._writing_replay_buffer = Attempts(f"The replay buffer of behavior {self.brain_name}")
         self._waiting: Dict[str, AgentBuffer] = {}  # the last step of each agent whose next mask is not known yet
 
     def add_policy(self, parsed_behavior_id: BehaviorIdentifiers, policy: Policy) -> None:
@@ -138,20 +140,31 @@ class OffPolicyTrainer(RLTrainer):
 
     def _checkpoint(self) -> ModelCheckpoint:
         """Write the state and the model, and if `save_replay_buffer` is set the replay buffer."""
-        if self.checkpoint_replay_buffer:
-            self.save_replay_buffer()
-        return super()._checkpoint()
+        checkpoint = super()._checkpoint()
+        self._save_replay_buffer_if_set()
+        return checkpoint
 
     def save_state(self) -> Optional[str]:
         """See `RLTrainer`; if `save_replay_buffer` is set with the replay buffer."""
-        if self.checkpoint_replay_buffer:
-            self.save_replay_buffer()
-        return super().save_state()
+        checksum = super().save_state()
+        self._save_replay_buffer_if_set()
+        return checksum
+
+    def _save_replay_buffer_if_set(self) -> None:
+        """Write the replay buffer, after the state, which may find room where it does not."""
+        if self.checkpoint_replay_buffer and self._writing_replay_buffer.may_try():
+            with self._writing_replay_buffer:
+                self.save_replay_buffer()
 
     def save_replay_buffer(self) -> None:
-        """Write the replay buffer into the behaviour's folder, in place of an earlier one."""
-        with atomic_path(self._replay_buffer_path) as temporary, open(temporary, "wb+") as file:
-            self.update_buffer.save_to_file(file)
+        """Write the replay buffer into the behaviour's folder, in place of an earlier one.
+
+        :raises OSError: it cannot be written; the earlier one stays.
+        """
+        with atomic_path(self._replay_buffer_path) as temporary:
+            with open(temporary, "wb+") as file:
+                self.update_buffer.save_to_file(file)
+            write_mark(temporary, self.state_checksum or "")
         logger.info(f"Saved {self.update_buffer.num_experiences} experiences to {self._replay_buffer_path}")
 
     def load_replay_buffer(self) -> None:
@@ -165,6 +178,9 @@ class OffPolicyTrainer(RLTrainer):
             loaded.load_from_file(file)
         self._check_fits(loaded)
         self.update_buffer = loaded
+        if read_mark(self._replay_buffer_path) not in ("", self.state_checksum):
+            self._counted = None
+            logger.warning(f"{self._replay_buffer_path} is of another moment than the checkpoint; it is used anyway.")
         logger.info(f"Loaded {loaded.num_experiences} experiences from {self._replay_buffer_path}")
 
     def maybe_load_replay_buffer(self) -> None:

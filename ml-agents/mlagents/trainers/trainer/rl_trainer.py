@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 import threading
 import time
 from collections import defaultdict
@@ -36,6 +37,10 @@ logger = get_logger(__name__)
 
 _saving = threading.Lock()
 """Held while a checkpoint is written: torch's exporter serves one thread at a time."""
+
+
+def _as_text(value: float) -> str:
+    return "NaN" if math.isnan(value) else str(value)
 
 
 class RLTrainer(Trainer):
@@ -111,7 +116,7 @@ class RLTrainer(Trainer):
         for name, rewards in progress["collected_rewards"].items():
             self.collected_rewards[name].update(rewards)
         self.optimizer.critic_memory_dict.update(progress["critic_memories"])
-        self.setbacks.rollbacks = progress["rollbacks"]
+        self.setbacks.restore(progress["rollbacks"])
         if "update_buffer" in progress:
             self.update_buffer.load_state_dict(progress["update_buffer"])
 
@@ -288,13 +293,15 @@ class RLTrainer(Trainer):
         """
         try:
             stats: Dict[str, float] = self.optimizer.update(minibatch, n_sequences)
-            for name, value in stats.items():
-                if value != value:
-                    kind = type(self.optimizer)
-                    raise NotFiniteError(f"{kind.__name__}.update ({place_of(kind.update)}) gave {name} = NaN")
         except NotFiniteError as error:
             self.setbacks.refuse(error)
             return {}
+        for name, value in stats.items():
+            if not math.isfinite(value):
+                kind = type(self.optimizer)
+                problem = f"{kind.__name__}.update ({place_of(kind.update)}) gave {name} = {_as_text(value)}"
+                self.setbacks.refuse(NotFiniteError(problem), was_applied=True)
+                return {}
         self.setbacks.in_a_row = 0
         if self.setbacks.learning_rate_factor != 1.0 and LEARNING_RATE in stats:
             stats[LEARNING_RATE] *= self.setbacks.learning_rate_factor

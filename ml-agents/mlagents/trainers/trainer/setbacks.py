@@ -19,7 +19,7 @@ LEARNING_RATE = "Policy/Learning Rate"
 MAX_IN_A_ROW = 3
 """So many updates in a row that are not finite, and the trainer goes back to its last checkpoint."""
 MAX_ROLLBACKS = 2
-"""So often in a run, and then the run ends."""
+"""So often in a session, and then the run ends."""
 RATE_AFTER_ROLLBACK = 0.5
 """What the learning rate is multiplied by with each time."""
 
@@ -29,26 +29,38 @@ class Setbacks:
 
     :param trainer: whose updates they are.
     :ivar in_a_row: the updates that were not finite since the last one that was.
-    :ivar rollbacks: how often the run went back.
+    :ivar rollbacks: how often the run went back, in all its sessions.
     """
 
     def __init__(self, trainer: RLTrainer):
         self._trainer = trainer
         self.in_a_row = 0
         self.rollbacks = 0
+        self._rollbacks_before = 0  # of earlier sessions: whoever resumes has a reason to hope
+
+    def restore(self, rollbacks: int) -> None:
+        """Go on from a session in which the run had gone back so often."""
+        self.rollbacks = self._rollbacks_before = rollbacks
+        if rollbacks:
+            logger.warning(
+                f"Behavior {self._trainer.brain_name} is trained on with {self.learning_rate_factor:g} times the "
+                f"learning rate of its settings: it went back to an earlier checkpoint {rollbacks} times."
+            )
 
     @property
     def learning_rate_factor(self) -> float:
         """What the learning rate is multiplied by."""
         return RATE_AFTER_ROLLBACK**self.rollbacks
 
-    def refuse(self, error: NotFiniteError) -> None:
-        """Take note of an update that was not applied, since it was not finite.
+    def refuse(self, error: NotFiniteError, was_applied: bool = False) -> None:
+        """Take note of an update that was not finite.
 
+        :param was_applied: whether that showed only after it was.
         :raises NotFiniteError: there were too many; the trainer is as at its last checkpoint.
         """
         self.in_a_row += 1
-        logger.warning(f"{self._place}: {error}. The update was left out ({self.in_a_row} in a row).")
+        what_was_done = "applied all the same" if was_applied else "left out"
+        logger.warning(f"{self._place}: {error}. The update was {what_was_done} ({self.in_a_row} in a row).")
         if self.in_a_row >= MAX_IN_A_ROW:
             self.roll_back(error)
 
@@ -60,7 +72,7 @@ class Setbacks:
         self.in_a_row = 0
         is_restored = self.reload()
         folder = self._trainer.artifact_path
-        if self.rollbacks >= MAX_ROLLBACKS:
+        if self.rollbacks - self._rollbacks_before >= MAX_ROLLBACKS:
             raise NotFiniteError(
                 f"{self._place}: {error}. That did not get better after going back to the last checkpoint "
                 f"{MAX_ROLLBACKS} times, each time with half the learning rate. The model that is exported is of the "
