@@ -192,6 +192,22 @@ def test_an_environment_of_ones_own_names_its_arrays():
     assert_equal(play(env, np.random.default_rng(1), 50)[0], play(other, np.random.default_rng(1), 50)[0])
 
 
+def test_a_number_is_named_as_an_array_is():
+    class Counted(SavedWalk):
+        state_arrays = ("at", "n_steps")
+        n_steps = 0
+
+        def step_agents(self, actions):
+            self.n_steps += 1
+            return super().step_agents(actions)
+
+    env, other = Counted(1), Counted(2)
+    env.reset()
+    play(env, np.random.default_rng(1), 10)
+    other.set_state(plain(env.get_state()))
+    assert (other.n_steps, type(other.n_steps)) == (10, int)
+
+
 def test_an_environment_that_names_none_cannot_be_saved():
     env = Walk()
     env.reset()

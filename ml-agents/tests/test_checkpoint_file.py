@@ -1,11 +1,14 @@
 """The file of a checkpoint: what is written is read, and nothing else is."""
 
+import collections
 import hashlib
 import os
 import random
+import signal
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlagents.trainers.exception import UnityTrainerException
 from mlagents.trainers.model_saver.checkpoint_file import (
     CheckpointError,
     checksum_of,
@@ -127,6 +131,45 @@ class Bomb:
 
     def __reduce__(self):
         return os.system, (f"touch {self.path}",)
+
+
+Point = collections.namedtuple("Point", "x y")
+
+
+def test_containers_of_other_kinds_are_read_back_as_plain_ones(tmp_path):
+    numbers = np.arange(3)
+    state = {
+        "counts": collections.defaultdict(int, {"a": 1}),
+        "point": Point(1, numbers),
+        "ordered": collections.OrderedDict(numbers=numbers, nested=[numbers]),
+    }
+    write_checkpoint(tmp_path / "a.pt", state)
+    read = read_checkpoint(tmp_path / "a.pt")
+    assert (type(read["counts"]), read["counts"]) == (dict, {"a": 1})
+    assert (type(read["point"]), read["point"][0]) == (tuple, 1)
+    for array in (read["point"][1], read["ordered"]["numbers"], read["ordered"]["nested"][0]):
+        np.testing.assert_array_equal(array, numbers)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [collections.deque([1]), {1, 2}, Path("a"), signal.SIGTERM, np.array(["text"]), np.array([None]), Bomb("a")],
+)
+def test_what_could_not_be_read_back_is_refused_when_it_is_written(tmp_path, value):
+    with pytest.raises(UnityTrainerException, match=r"own part, values, 1: a .* cannot be part of a checkpoint"):
+        write_checkpoint(tmp_path / "a.pt", {"own part": {"values": [0, value]}})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_links_the_one_before_is_kept_too(tmp_path, monkeypatch):
+    def no_links(*_):
+        raise OSError("Operation not supported")
+
+    monkeypatch.setattr(os, "link", no_links)
+    for number in range(2):
+        write_checkpoint(tmp_path / "a.pt", {"number": number}, tmp_path / "b.pt")
+    assert [read_checkpoint(tmp_path / name)["number"] for name in ("a.pt", "b.pt")] == [1, 0]
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_sealed_file_cannot_run_code_either(tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from mlagents.trainers import files, rescue
 from mlagents.trainers.files import Attempts
@@ -78,8 +79,12 @@ def test_at_the_end_it_is_saved_elsewhere(run_learn, basic_config, tmp_path, dis
     assert step_of(folder / "checkpoint.pt") >= 400
 
 
+@pytest.mark.parametrize("is_stopped", [False, True])
 @pytest.mark.parametrize("is_given_up", [False, True])
-def test_where_nothing_can_be_written_it_waits(run_learn, basic_config, tmp_path, disk, monkeypatch, is_given_up):
+def test_where_nothing_can_be_written_it_waits(
+    run_learn, basic_config, tmp_path, disk, monkeypatch, is_given_up, is_stopped
+):
+    """Until the user gives up: that training was stopped before does not say so."""
     disk_is_full = [tmp_path]
     waits = []
 
@@ -92,17 +97,41 @@ def test_where_nothing_can_be_written_it_waits(run_learn, basic_config, tmp_path
                 disk.clear()
 
     monkeypatch.setattr(rescue.time, "sleep", wait)
+    (tmp_path / "elsewhere").mkdir()
     monkeypatch.setattr(rescue.tempfile, "mkdtemp", lambda prefix: str(tmp_path / "elsewhere"))
     StatsReporter.add_writer(AtStep(200, lambda: disk.update(disk_is_full)))
+    if is_stopped:
+        StatsReporter.add_writer(AtStep(200, lambda: signal.raise_signal(signal.SIGTERM)))
     code, out, error = run_learn(basic_config(max_steps=300), "--env", "Basic", "--run-id", "a", "--seed", 1)
     assert len(waits) == 3
     assert "Nor can it be written elsewhere. Free some space" in out
+    assert not (tmp_path / "elsewhere").exists()
     if is_given_up:
         assert code == 1
         assert "What was learned since its last checkpoint is lost." in error
     else:
         assert (code, error) == (0, "")
-        assert step_of(tmp_path / "results" / "a" / "Basic" / "checkpoint.pt") >= 300
+        assert step_of(tmp_path / "results" / "a" / "Basic" / "checkpoint.pt") >= (200 if is_stopped else 300)
+        status = json.loads((tmp_path / "results" / "a" / "run_logs" / "training_status.json").read_text())
+        assert status["metadata"]["run_status"] == ("interrupted" if is_stopped else "finished")
+
+
+def test_the_state_finds_room_where_the_replay_buffer_does_not(run_learn, basic_config, tmp_path, monkeypatch):
+    def no_room(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("mlagents.trainers.trainer.off_policy_trainer.OffPolicyTrainer.save_replay_buffer", no_room)
+    config = basic_config(checkpoint_interval=100)
+    settings = yaml.safe_load(config.read_text())
+    replay = {"save_replay_buffer": True, "batch_size": 16, "steps_per_update": 8}
+    settings["behaviors"]["Basic"].update(trainer_type="dqn", hyperparameters=replay)
+    config.write_text(yaml.safe_dump(settings))
+    code, out, _ = run_learn(config, "--env", "Basic", "--run-id", "a", "--seed", 1)
+    assert code == 0
+    assert out.count("The replay buffer of behavior Basic could not be written") == 1
+    folder = tmp_path / "results" / "a" / "Basic"
+    assert step_of(folder / "checkpoint.pt") >= 300
+    assert len(list(folder.glob("Basic-*.pt"))) >= 3
 
 
 def test_attempts_are_made_again_after_a_while():
@@ -128,8 +157,11 @@ def test_a_results_folder_that_is_deleted_comes_back(run_learn, basic_config, tm
     folder = tmp_path / "results" / "a"
     StatsReporter.add_writer(AtStep(200, lambda: shutil.rmtree(folder)))
     config = basic_config(max_steps=500, checkpoint_interval=100)
-    code, _, error = run_learn(config, "--env", "Basic", "--run-id", "a", "--seed", 1)
+    code, out, error = run_learn(config, "--env", "Basic", "--run-id", "a", "--seed", 1)
     assert (code, error) == (0, "")
+    configuration = folder / "configuration.yaml"
+    assert out.count(f"{configuration.relative_to(tmp_path)} was gone, and maybe more of the run.") == 1
+    assert yaml.safe_load(configuration.read_text())["env_settings"]["seed"] == 1
     assert step_of(folder / "Basic" / "checkpoint.pt") >= 500
     assert (folder / "Basic.onnx").is_file()
     assert (

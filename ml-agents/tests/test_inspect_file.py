@@ -281,6 +281,33 @@ def test_other_files(fails, tmp_path):
     assert "There is no checkpoint at" in fails(tmp_path / "nowhere.pt")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {1: torch.zeros(2), "Policy": {}},
+        {"Policy": {"weight": torch.eye(2).to_sparse()}},
+        {"Policy": {}, "global_step": {"step": torch.tensor([float("nan")])}},
+        {"Policy": {"network_body.processors.0.normalizer.running_mean": 3, "continuous_act_size_vector": 1}},
+    ],
+)
+def test_checkpoints_that_somebody_else_wrote(tmp_path, content):
+    """Whatever is in them, there is no traceback."""
+    torch.save(content, tmp_path / "a.pt")
+    for command in ("inspect_file", "export"):
+        run = subprocess.run(
+            [sys.executable, "-m", f"mlagents.trainers.{command}", str(tmp_path / "a.pt")],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert "Traceback" not in run.stderr
+        assert run.returncode == 0 or run.stderr.startswith("mlagents-")
+
+
+def test_a_reader_that_has_gone_is_no_matter(checkpoint):
+    command = f"{sys.executable} -m mlagents.trainers.inspect_file {checkpoint} | true"
+    run = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) in ((0, ""), (1, ""))
+
+
 def test_as_a_command(checkpoint):
     command = [sys.executable, "-m", "mlagents.trainers.inspect_file"]
     done = subprocess.run([*command, checkpoint.name], cwd=checkpoint.parent, capture_output=True, text=True)

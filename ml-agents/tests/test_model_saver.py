@@ -1,6 +1,7 @@
 """Checkpoints: what is saved is what is loaded, and what does not fit is refused as a whole."""
 
 import copy
+import os
 import pickle
 import random
 from itertools import pairwise
@@ -311,6 +312,38 @@ def test_a_damaged_newest_state_is_passed_over_for_the_newest_whole_one(make_tra
     (folder / "Ball-24.pt").write_bytes(b"")
     with pytest.raises(UnityTrainerException, match=r"checkpoint\.pt"):
         make_trainer(load=True)
+
+
+def test_the_damaged_state_does_not_take_the_place_of_the_good_one(make_trainer, tmp_path):
+    """Killed right after its first save, the resumed run would else have nothing left."""
+    states_of_three_steps(make_trainer)
+    folder = tmp_path / "Ball"
+    for numbered in folder.glob("Ball-*.pt"):
+        numbered.unlink()
+    (folder / "checkpoint.pt").write_bytes(b"damaged")
+    good = (folder / "checkpoint.previous.pt").read_bytes()
+    resumed = make_trainer(load=True)
+    resumed.save_state()
+    assert (folder / "checkpoint.previous.pt").read_bytes() == good
+    first = (folder / "checkpoint.pt").read_bytes()
+    train(resumed)
+    resumed.save_state()
+    assert (folder / "checkpoint.previous.pt").read_bytes() == first
+
+
+def test_states_that_were_given_up_are_not_taken_for_the_newest(make_trainer, tmp_path):
+    """A run that went back to an older checkpoint, which the user put there, has numbered ones of later steps."""
+    states_of_three_steps(make_trainer)
+    folder = tmp_path / "Ball"
+    (folder / "checkpoint.pt").write_bytes((folder / "Ball-24.pt").read_bytes())
+    resumed = make_trainer(load=True)
+    train(resumed)
+    for _ in range(2):
+        resumed.save_state()
+    for number, name in enumerate(("Ball-24.pt", "Ball-48.pt", "Ball-72.pt", "checkpoint.previous.pt")):
+        os.utime(folder / name, (number, number))
+    (folder / "checkpoint.pt").write_bytes(b"damaged")
+    assert step_of(make_trainer(load=True)) == 48 == step_of(resumed)
 
 
 def test_going_back_keeps_the_count_of_steps(make_trainer):

@@ -63,7 +63,7 @@ def test_gradients_whose_squares_are_infinite_are_refused(gradient):
     optimizer = torch.optim.Adam([weight, other], lr=0.1)
     guard_gradients({"Adam": optimizer})
     weight.grad, other.grad = torch.full((4,), gradient), torch.ones(1)
-    with pytest.raises(NotFiniteError, match="is too large: its norm is [26]e"):
+    with pytest.raises(NotFiniteError, match=r"is too large: its norm is [26]e"):
         optimizer.step()
     weight.grad = torch.ones(4)
     optimizer.step()
