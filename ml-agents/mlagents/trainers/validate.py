@@ -12,14 +12,28 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 import attr
 
 from mlagents.plugins.blame import find_culprit
-from mlagents.plugins.trainer_type import get_trainer_class, plugins_that_give, register_trainer_plugins, usable_plugins
+from mlagents.plugins.trainer_type import (
+    get_trainer_class,
+    plugins_that_give,
+    register_trainer_plugins,
+    registered_names,
+    usable_plugins,
+)
 from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers
 from mlagents.trainers.cli_options import create_parser, read_options
 from mlagents.trainers.exception import TrainerConfigError, TrainerError
 from mlagents.trainers.learn import get_version_string
-from mlagents.trainers.report import Row, describe_actions, describe_observation, labelled, print_rows
+from mlagents.trainers.report import (
+    Row,
+    describe_actions,
+    describe_observation,
+    labelled,
+    print_rows,
+    quiet_when_nobody_reads,
+)
 from mlagents.trainers.run_directory import RunDirectory
 from mlagents.trainers.settings import RunOptions, TrainerSettings
+from mlagents.trainers.settings.schema import render
 from mlagents.trainers.trainer import TrainerFactory
 from mlagents_envs.base_env import BehaviorSpec
 from mlagents_envs.env_resolver import EditorSource, EnvSource, LaunchOptions, resolve_env
@@ -160,6 +174,16 @@ def _print(found: Validation, options: RunOptions) -> None:
         print(f"note: {note}")
 
 
+class _PrintSchema(argparse.Action):
+    """Prints the schema, with the trainer types of all plug-ins, and ends, as ``--version`` does."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        register_trainer_plugins()
+        with quiet_when_nobody_reads():
+            print(render(registered_names()), end="")
+        parser.exit()
+
+
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Run the command: errors, one per line, and exit code 1; or what will be trained."""
     parser = create_parser(
@@ -167,6 +191,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         prog="mlagents-validate",
         description="Check a configuration, and with --env an environment; say what will be trained. Nothing starts.",
     )
+    parser.add_argument("--schema", action=_PrintSchema, nargs=0, help="print a JSON Schema for editors and exit")
     arguments = parser.parse_args(argv)
     register_trainer_plugins()
     found = validate(arguments)

@@ -3,7 +3,7 @@
 import inspect
 import math
 from dataclasses import dataclass
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Dict, Optional
 
 import attr
 
@@ -43,6 +43,12 @@ class Range:
             and (self.high is None or value <= self.high)
             and (self.above is None or value > self.above)
         )
+
+    @property
+    def keywords(self) -> Dict[str, float]:
+        """The same in the keywords of JSON Schema."""
+        limits = {"minimum": self.low, "maximum": self.high, "exclusiveMinimum": self.above}
+        return {keyword: limit for keyword, limit in limits.items() if limit is not None}
 
     def __str__(self) -> str:
         if self.above is not None:

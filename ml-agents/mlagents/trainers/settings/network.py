@@ -39,9 +39,14 @@ class ConditioningType(Enum):
     NONE = "none"
 
 
-def _is_even(instance: Any, attribute: "attr.Attribute[int]", value: int) -> None:
-    if value < 2 or value % 2:
-        raise SettingValueError(attribute.name, f"{value} is not allowed; it must be a positive even number")
+class _Even:
+    """An attrs validator: a positive even number."""
+
+    keywords = {"minimum": 2, "multipleOf": 2}  # of JSON Schema
+
+    def __call__(self, instance: Any, attribute: "attr.Attribute[int]", value: int) -> None:
+        if value < 2 or value % 2:
+            raise SettingValueError(attribute.name, f"{value} is not allowed; it must be a positive even number")
 
 
 @attr.s(auto_attribs=True)
@@ -54,7 +59,7 @@ class NetworkSettings:
 
         sequence_length: int = setting(64, help="Steps of experience that one training sequence holds.", check=POSITIVE)
         memory_size: int = setting(
-            128, help="Numbers that an agent remembers; half of them are the layer's output.", check=_is_even
+            128, help="Numbers that an agent remembers; half of them are the layer's output.", check=_Even()
         )
 
     normalize: bool = setting(False, help="Normalise vector observations by their running mean and variance.")

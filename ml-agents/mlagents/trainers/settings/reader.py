@@ -207,7 +207,7 @@ class _Reader:
                 self._fail_unknown((*path, str(key)), fields)
                 continue
             kind = kinds.get(fields[key].name, Any)
-            if item is not None or not _is_section(kind):
+            if item is not None or not is_section(kind):
                 given[key] = self.read(item, kind, (*path, key))
                 self._check_range(fields[key], given[key], (*path, key))
         for key, field in fields.items():
@@ -288,7 +288,7 @@ def annotations_of(cls: type) -> Dict[str, Any]:
         return {field.name: field.type for field in attr.fields(cls)}
 
 
-def _is_section(kind: Any) -> bool:
+def is_section(kind: Any) -> bool:
     """Whether null, in the place of such a value, means that nothing was said."""
     container = typing.get_origin(kind) or kind
     return isinstance(container, type) and (attr.has(container) or issubclass(container, (dict, list, tuple)))
