@@ -121,13 +121,72 @@ def test_what_a_network_cannot_do_with_the_observations_is_an_error(check, tmp_p
 def test_a_run_that_exists_wants_a_flag(check, basic_config, tmp_path):
     (tmp_path / "results" / "mine" / "Basic").mkdir(parents=True)
     config = basic_config()
-    code, _, error = check(config, "--run-id", "mine")
-    assert code == 1
-    assert "Go on with it by --resume, replace it by --force, or choose another --run-id." in error
+    code, out, error = check(config, "--run-id", "mine")
+    assert (code, error) == (0, "")
+    assert "note: There is a run in results/mine already: --resume, --force, or another --run-id is needed." in out
     assert check(config, "--run-id", "mine", "--force")[0] == 0
     code, _, error = check(config, "--run-id", "yours", "--resume")
     assert code == 1
     assert "There is no run 'yours' to resume" in error
+
+
+def test_the_environment_of_a_file_with_mistakes_is_looked_at_too(check, tmp_path):
+    config = write(
+        tmp_path / "config.yaml", {"behaviors": {"A": {"max_steps": -1}}, "env_settings": {"env_path": "Basik"}}
+    )
+    code, _, error = check(config)
+    assert code == 1
+    assert "max_steps: -1 is not allowed" in error
+    assert "Did you mean 'Basic'?" in error
+    assert "Did you mean '3DBall'?" in check(config, "--env", "3DBal")[2]  # the flag beats the file
+
+
+def test_what_is_not_there_yet_is_listed_beside_mistakes(check, tmp_path):
+    behavior = {"max_steps": -1, "self_play": {}, "reward_signals": {"curiosity": {"strength": 1.0}}}
+    config = write(tmp_path / "config.yaml", {"behaviors": {"A": behavior}})
+    code, _, error = check(config)
+    assert code == 1
+    lines = error.splitlines()
+    assert len(lines) == 3
+    assert "max_steps: -1 is not allowed" in lines[0]
+    assert any("not there yet: self-play" in line for line in lines)
+    assert any("not there yet: the reward signal curiosity" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("behavior", "flags", "message"),
+    [
+        ({}, ["--num-envs", 2], "--num-envs 2 needs --env: there is one Unity Editor"),
+        ({"evaluation": {}}, [], "evaluation needs --env: there is one Unity Editor"),
+    ],
+)
+def test_there_is_one_editor(check, basic_config, behavior, flags, message):
+    code, _, error = check(basic_config(**behavior), *flags)
+    assert (code, message in error) == (1, True)
+    code, out, _ = check(basic_config(**behavior), *flags, "--env", "Basic")
+    assert code == 0
+    assert ("evaluation    every 50,000 steps, of 10 episodes" in out) == bool(behavior)
+
+
+def test_states_that_do_not_fit_are_found(check, basic_config, run_learn, tmp_path):
+    run_learn(basic_config(max_steps=50), "--env", "Basic", "--run-id", "a")
+    before = {path: path.read_bytes() for path in (tmp_path / "results").rglob("*") if path.is_file()}
+    other = basic_config(name="other.yaml", network_settings={"hidden_units": 8})
+    for flags in (["--run-id", "a", "--resume"], ["--run-id", "b", "--initialize-from", "a"]):
+        code, _, error = check(other, "--env", "Basic", *flags)
+        assert code == 1
+        assert "does not fit this run" in error
+        assert "(8, 20) here, (16, 20) in the file" in error
+        assert check(basic_config(), "--env", "Basic", *flags)[0] == 0
+    config = basic_config(init_path=str(tmp_path / "nothing.pt"))
+    assert "There is no checkpoint at" in check(config, "--env", "Basic")[2]
+    assert {path: path.read_bytes() for path in (tmp_path / "results").rglob("*") if path.is_file()} == before
+
+
+def test_networks_beyond_the_memory_are_an_error(check, basic_config):
+    code, _, error = check(basic_config(network_settings={"hidden_units": 10**9}), "--env", "Basic")
+    assert code == 1
+    assert error == "There is not enough memory for the networks of behavior Basic.\n"
 
 
 def test_the_editor_is_not_waited_for(check, basic_config):

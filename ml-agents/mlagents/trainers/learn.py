@@ -111,7 +111,7 @@ def run_training(run_seed: int, options: RunOptions, num_areas: int) -> None:
         evaluator = _make_evaluator(source, options, run_seed, num_areas, parameters, stop)
         checkpointer = Checkpointer(run, options.checkpoint_settings.checkpoint_interval_s, parameters, evaluator)
         controller = TrainerController(
-            _make_trainer_factory(options, run, run_seed), parameters, learns, stop, progress, checkpointer, evaluator
+            make_trainer_factory(options, run, run_seed), parameters, learns, stop, progress, checkpointer, evaluator
         )
         env_manager = _make_env_manager(source, options, session_seed, num_areas, controller)
         writes, status = False, "failed"
@@ -169,16 +169,8 @@ def _find_environment(options: RunOptions, run: RunDirectory) -> EnvSource:
     :raises UnityEnvironmentException: there is no such environment.
     :raises TrainerConfigError: several are asked for, and there is but one.
     """
+    check_one_editor_is_enough(options)
     settings, engine = options.env_settings, options.engine_settings
-    if settings.env_path is None and settings.num_envs > 1:
-        raise TrainerConfigError(
-            f"--num-envs {settings.num_envs} needs --env: there is one Unity Editor, and it plays one scene at a time."
-        )
-    if settings.env_path is None and not options.checkpoint_settings.inference and _asks_for_evaluation(options):
-        raise TrainerConfigError(
-            "evaluation needs --env: there is one Unity Editor, which is needed for training. Build the game, or leave "
-            "evaluation out."
-        )
     launch = LaunchOptions(
         base_port=settings.base_port,
         timeout_wait=settings.timeout_wait,
@@ -188,6 +180,25 @@ def _find_environment(options: RunOptions, run: RunDirectory) -> EnvSource:
         log_folder=str(run.player_logs_path),
     )
     return resolve_env(settings.env_path, launch)
+
+
+def check_one_editor_is_enough(options: RunOptions) -> None:
+    """Check that a run whose environment is the Unity Editor needs no second one.
+
+    :raises TrainerConfigError: it does.
+    """
+    settings = options.env_settings
+    if settings.env_path is not None:
+        return
+    if settings.num_envs > 1:
+        raise TrainerConfigError(
+            f"--num-envs {settings.num_envs} needs --env: there is one Unity Editor, and it plays one scene at a time."
+        )
+    if not options.checkpoint_settings.inference and _asks_for_evaluation(options):
+        raise TrainerConfigError(
+            "evaluation needs --env: there is one Unity Editor, which is needed for training. Build the game, or leave "
+            "evaluation out."
+        )
 
 
 def _make_env_manager(
@@ -233,7 +244,8 @@ def _asks_for_evaluation(options: RunOptions) -> bool:
     return any(behavior is not None and behavior.evaluation is not None for behavior in settings)
 
 
-def _make_trainer_factory(options: RunOptions, run: RunDirectory, run_seed: int) -> TrainerFactory:
+def make_trainer_factory(options: RunOptions, run: RunDirectory, run_seed: int) -> TrainerFactory:
+    """Return what makes the trainers of a run, which go on from its state or another's where they are to."""
     return TrainerFactory(
         trainer_config=options.behaviors,
         output_path=str(run.path),

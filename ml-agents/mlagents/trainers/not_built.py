@@ -1,7 +1,9 @@
 """What a configuration of ML-Agents 1.1.0 may ask for and is not there yet; each feature built deletes its line."""
 
 from enum import Enum
-from typing import Any, Callable, Iterator, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
+
+import attr
 
 from mlagents.trainers.exception import TrainerConfigError
 from mlagents.trainers.settings.places import KeyPath, Places
@@ -22,7 +24,7 @@ _FOR_A_RUN = [
     _NotBuilt(
         "a curriculum of several lessons",
         "environment_parameters.*.curriculum",
-        lambda lessons: len(lessons) > 1,
+        lambda lessons: isinstance(lessons, list) and len(lessons) > 1,
     ),
 ]
 
@@ -40,6 +42,19 @@ def check(options: RunOptions, places: Places) -> None:
 
     :param places: where the keys were set.
     """
+    errors = lines(options, places)
+    if errors:
+        raise TrainerConfigError("\n".join(errors))
+
+
+def lines(
+    options: RunOptions | Mapping[str, Any], places: Places, but_for: Callable[[KeyPath], bool] = lambda path: False
+) -> List[str]:
+    """Return a line for each key that asks for what is not there yet.
+
+    :param options: as they were read; or as they stand in a file, mistakes and all.
+    :param but_for: whether to pass a key over.
+    """
     rows = _FOR_A_RUN + [
         row._replace(key=f"{section}.{row.key}")
         for section in ("default_settings", "behaviors.*")
@@ -49,17 +64,16 @@ def check(options: RunOptions, places: Places) -> None:
         f"{places.name(path)}: not there yet: {row.feature}. Leave this out."
         for row in rows
         for path, value in _find(options, row.key.split("."))
-        if row.asks_for_it(value)
+        if (row.asks_for_it(value) or value == {}) and not but_for(path)
     ]
-    if errors:
-        raise TrainerConfigError("\n".join(dict.fromkeys(errors)))
+    return list(dict.fromkeys(errors))
 
 
 def _find(settings: Any, keys: Sequence[str], path: KeyPath = ()) -> Iterator[Tuple[KeyPath, Any]]:
     """Yield the values that stand at a pattern of keys, ``*`` for any, with their paths."""
     if not keys:
         yield path, settings
-    elif settings is not None:
+    elif isinstance(settings, dict) or attr.has(type(settings)):
         for key, value in (settings if isinstance(settings, dict) else vars(settings)).items():
             name = key.value if isinstance(key, Enum) else key
             if keys[0] in ("*", name):

@@ -95,6 +95,12 @@ class RunDirectory:
         folders = {path.parent for path in self.path.rglob("*.pt")} - {self.path}
         return sorted(folder for folder in folders if folder.relative_to(self.path).parts[0] not in NOT_A_BEHAVIOR)
 
+    @property
+    def is_taken(self) -> bool:
+        """Whether there is a run of this id, which the settings say neither to go on with nor to replace."""
+        settings = self.settings
+        return not (self.loads_own_state or settings.inference or settings.force) and self._holds_a_run()
+
     def check(self) -> None:
         """Check that what the settings ask for can be done; nothing is touched.
 
@@ -109,7 +115,7 @@ class RunDirectory:
         if self.loads_own_state:
             if not self.path.is_dir():
                 raise UnityTrainerException(self._no_such_run(settings.run_id, "resume" if settings.resume else "play"))
-        elif not settings.inference and not settings.force and self._holds_a_run():
+        elif self.is_taken:
             raise UnityTrainerException(
                 f"There is a run {settings.run_id!r} already, in {self.path}. Go on with it by --resume, replace it by "
                 f"--force, or choose another --run-id."

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-import tempfile
 from enum import Enum
 from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Sequence
@@ -20,9 +20,10 @@ from mlagents.plugins.trainer_type import (
     usable_plugins,
 )
 from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers
-from mlagents.trainers.cli_options import create_parser, read_options
+from mlagents.trainers.cli_options import CONFIG_PATH, create_parser, read_options
+from mlagents.trainers.config_file import load_config_file
 from mlagents.trainers.exception import TrainerConfigError, TrainerError
-from mlagents.trainers.learn import get_version_string
+from mlagents.trainers.learn import check_one_editor_is_enough, get_version_string, make_trainer_factory
 from mlagents.trainers.report import (
     Row,
     describe_actions,
@@ -32,9 +33,9 @@ from mlagents.trainers.report import (
     quiet_when_nobody_reads,
 )
 from mlagents.trainers.run_directory import RunDirectory
-from mlagents.trainers.settings import RunOptions, TrainerSettings
+from mlagents.trainers.settings import EnvironmentSettings, RunOptions, TrainerSettings
 from mlagents.trainers.settings.schema import render
-from mlagents.trainers.trainer import TrainerFactory
+from mlagents_envs import logging_util
 from mlagents_envs.base_env import BehaviorSpec
 from mlagents_envs.env_resolver import EditorSource, EnvSource, LaunchOptions, resolve_env
 from mlagents_envs.exception import UnityException
@@ -84,15 +85,42 @@ def validate(arguments: argparse.Namespace) -> Validation:
 
     found.attempt(read)
     options = found.options
-    env = options.env_settings.env_path if options else getattr(arguments, "env_path", None)
-    env_args = options.env_settings.env_args if options else getattr(arguments, "env_args", None)
-    found.attempt(lambda: _look_at_environment(found, resolve_env(env, LaunchOptions(args=tuple(env_args or ())))))
+    settings = options.env_settings if options else _environment_in_spite_of_mistakes(arguments)
+    launch = LaunchOptions(args=tuple(settings.env_args or ()))
+    found.attempt(lambda: _look_at_environment(found, resolve_env(settings.env_path, launch)))
     if options is not None:
-        for settings in options.behaviors.values():
-            found.attempt(partial(get_trainer_class, settings.trainer_type))
-        found.attempt(RunDirectory(options.checkpoint_settings).check)
-        _compare_behaviors(found, options)
+        found.attempt(lambda: check_one_editor_is_enough(options))
+        for behavior in options.behaviors.values():
+            found.attempt(partial(get_trainer_class, behavior.trainer_type))
+        _compare_behaviors(found, options, _look_at_run(found, options))
     return found
+
+
+def _environment_in_spite_of_mistakes(arguments: argparse.Namespace) -> EnvironmentSettings:
+    """Return which environment the flags name, or the configuration file, something else in which is wrong."""
+    given = vars(arguments)
+    named: Dict[str, Any] = {}
+    if given.get(CONFIG_PATH):
+        with contextlib.suppress(TrainerConfigError):  # which is reported
+            section = load_config_file(given[CONFIG_PATH]).options.get("env_settings")
+            named = dict(section) if isinstance(section, dict) else {}
+    env_path, env_args = (given.get(key, named.get(key)) for key in ("env_path", "env_args"))
+    return EnvironmentSettings(
+        env_path=env_path if isinstance(env_path, str) else None,
+        env_args=list(map(str, env_args)) if isinstance(env_args, list) else None,
+    )
+
+
+def _look_at_run(found: Validation, options: RunOptions) -> RunDirectory:
+    """Add what keeps the run from being resumed, replaced or started from another; return it, else a new one."""
+    run, n_errors = RunDirectory(options.checkpoint_settings), len(found.errors)
+    if run.is_taken:
+        found.notes.append(f"There is a run in {run.path} already: --resume, --force, or another --run-id is needed.")
+        return run
+    found.attempt(run.check)
+    if len(found.errors) == n_errors:
+        return run
+    return RunDirectory(attr.evolve(options.checkpoint_settings, resume=False, initialize_from=None))
 
 
 def _look_at_environment(found: Validation, source: EnvSource) -> None:
@@ -110,7 +138,7 @@ def _look_at_environment(found: Validation, source: EnvSource) -> None:
             env.close()
 
 
-def _compare_behaviors(found: Validation, options: RunOptions) -> None:
+def _compare_behaviors(found: Validation, options: RunOptions, run: RunDirectory) -> None:
     """Add what keeps the environment's behaviours from being trained, and what is configured for nothing."""
     if found.specs is None:
         return
@@ -119,15 +147,22 @@ def _compare_behaviors(found: Validation, options: RunOptions) -> None:
         if name not in found.specs:
             found.notes.append(f"{name} is configured, but not in the environment so far. In it: {there}.")
     for name, spec in found.specs.items():
-        found.attempt(partial(_make_policy, options, name, spec))
+        found.attempt(partial(_make_trainer, options, run, name, spec))
 
 
-def _make_policy(options: RunOptions, name: str, spec: BehaviorSpec) -> None:
-    """Make a behaviour's policy, as the training loop does, and drop it."""
-    settings = attr.evolve(options.behaviors[name], init_path=None)
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = TrainerFactory({name: settings}, folder, True, False, 0, {}).generate(name)
-        trainer.create_policy(BehaviorIdentifiers.from_name_behavior_id(name), spec)
+def _make_trainer(options: RunOptions, run: RunDirectory, name: str, spec: BehaviorSpec) -> None:
+    """Make a behaviour's trainer, networks and optimizers, as the training loop does, with the state they start from.
+
+    :raises TrainerConfigError: that takes more memory than there is.
+    """
+    identifiers = BehaviorIdentifiers.from_name_behavior_id(name)
+    try:
+        trainer = make_trainer_factory(options, run, run_seed=0).generate(name)
+        trainer.add_policy(identifiers, trainer.create_policy(identifiers, spec))
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        raise TrainerConfigError(f"There is not enough memory for the networks of behavior {name}.") from error
 
 
 # The report
@@ -145,6 +180,9 @@ def _rows(found: Validation, options: RunOptions, name: str, settings: TrainerSe
         ("rewards", ", ".join(signal.value for signal in settings.reward_signals)),
         ("checkpoints", f"every {settings.checkpoint_interval:,} steps, the last {settings.keep_checkpoints} are kept"),
     ]
+    if settings.evaluation is not None:
+        evaluation = settings.evaluation
+        rows.append(("evaluation", f"every {evaluation.interval:,} steps, of {evaluation.episodes} episodes"))
     if spec is not None:
         rows += labelled("observations", [describe_observation(it) for it in spec.observation_specs])
         rows.append(("actions", describe_actions(spec.action_spec)))
@@ -194,6 +232,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     parser.add_argument("--schema", action=_PrintSchema, nargs=0, help="print a JSON Schema for editors and exit")
     arguments = parser.parse_args(argv)
     register_trainer_plugins()
+    logging_util.set_log_level(logging_util.WARNING)
     found = validate(arguments)
     if found.errors or found.options is None:
         for error in found.errors:

@@ -42,7 +42,13 @@ def read_run_options(options: Mapping[str, Any], places: Optional[Places] = None
     reader = _Reader(places)
     run_options: RunOptions = reader.read(_with_defaults(options, places), RunOptions, ())
     if reader.errors:
-        raise TrainerConfigError("\n".join(dict.fromkeys(reader.errors)))
+
+        def is_reported(path: KeyPath) -> bool:
+            key, section = ".".join(path), ".".join(path[:-1])
+            return any(key in error or f"{section}:" in error for error in reader.errors)
+
+        missing = not_built.lines(options, places, but_for=is_reported)
+        raise TrainerConfigError("\n".join(dict.fromkeys([*reader.errors, *missing])))
     not_built.check(run_options, places)
     return run_options
 
