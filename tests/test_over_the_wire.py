@@ -9,6 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import yaml
 
@@ -109,6 +110,22 @@ def test_an_executable_that_dies_at_its_start_is_one_message(tmp_path, executabl
     assert "Traceback" not in run.stderr
     assert "Worker 0" in run.stderr
     assert "exit code 3" in run.stderr
+
+
+def test_a_policy_is_evaluated_in_one_more_executable(executable, tmp_path):
+    """Which dies in its first life, and then is started anew for the next evaluation."""
+    once = ["--once-file", str(tmp_path / "died")]
+    game = executable(["Basic"], {1: ["--fault", "kill=KILL@3", *once]})
+    evaluation = {"interval": 200, "episodes": 2, "max_episode_steps": 20}
+    behavior = {"trainer_type": "ppo", "max_steps": 500, "summary_freq": 100, "evaluation": evaluation}
+    config = tmp_path / "basic.yaml"
+    config.write_text(yaml.safe_dump({"behaviors": {"Basic": behavior}}))
+    run = learn(tmp_path, config, "--env", game, "--run-id", "a", "--seed", 1, timeout=300)
+    assert run.returncode == 0, run.stderr
+    assert "Behavior Basic could not be evaluated at step 2" in run.stdout
+    assert run.stdout.count("Evaluation of 2 episodes") == 1
+    assert (tmp_path / "results" / "a" / "Basic" / "best.onnx").is_file()
+    assert not [it for it in psutil.process_iter(["cmdline"]) if str(game) in (it.info["cmdline"] or [])]
 
 
 def test_the_logs_of_executables_are_in_the_runs_folder(tmp_path, executable):

@@ -2,7 +2,11 @@
 
 import errno
 import json
+import os
+import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -152,8 +156,6 @@ def test_attempts_are_made_again_after_a_while():
 
 
 def test_a_results_folder_that_is_deleted_comes_back(run_learn, basic_config, tmp_path):
-    import shutil
-
     folder = tmp_path / "results" / "a"
     StatsReporter.add_writer(AtStep(200, lambda: shutil.rmtree(folder)))
     config = basic_config(max_steps=500, checkpoint_interval=100)
@@ -190,3 +192,55 @@ def test_after_a_failure_what_is_saved_is_of_one_moment(run_learn, basic_config,
     code, _, error = run_learn(config, "--env", "Basic", "--run-id", "a", "--seed", 1)
     assert (code, error) == (0, "")
     assert written == ["checkpoint.pt", None, "checkpoint.pt", "run_state.pt", "checkpoint.pt", "run_state.pt"]
+
+
+# A real disk: a file system of the test's own, in a namespace of its own
+
+ON_A_SMALL_DISK = """
+import subprocess, sys
+from mlagents.trainers import learn
+from mlagents.trainers.stats import StatsReporter, StatsWriter
+
+size, at_step_200 = sys.argv.pop(1), sys.argv.pop(1)
+subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", "small"], check=True)
+
+class AtStep(StatsWriter):
+    def write_stats(self, category, values, step):
+        if step == 200:
+            subprocess.run(at_step_200, shell=True, check=True)
+
+StatsReporter.add_writer(AtStep())
+learn.main()
+"""
+NAMESPACE = ("unshare", "--mount", "--map-root-user")
+
+
+def may_mount():
+    if shutil.which("unshare") is None:
+        return False
+    done = subprocess.run([*NAMESPACE, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+@pytest.mark.skipif(not may_mount(), reason="no file system can be mounted here")
+@pytest.mark.parametrize(
+    ("size", "at_step_200", "problem"),
+    [("40m", "mount -t tmpfs -o ro none small", "Read-only file system"), ("200k", "true", "No space left on device")],
+)
+def test_a_disk_that_is_small_or_becomes_read_only(basic_config, tmp_path, size, at_step_200, problem):
+    (tmp_path / "small").mkdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    config = basic_config(max_steps=1500, checkpoint_interval=100)
+    run = subprocess.run(
+        [*NAMESPACE, sys.executable, "-c", ON_A_SMALL_DISK, size, at_step_200,
+         str(config), "--env", "Basic", "--run-id", "a", "--results-dir", "small"],
+        cwd=tmp_path, env={**os.environ, "TMPDIR": str(elsewhere)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 1
+    assert "Traceback" not in run.stdout + run.stderr
+    assert problem in run.stdout
+    assert "Training goes on; it is tried again every 30 s." in run.stdout
+    (saved,) = elsewhere.glob("mlagents-Basic-*/checkpoint.pt")
+    assert f"What was learned is in {saved}: copy it to small/a/Basic to resume the run." in run.stderr
+    assert step_of(saved) >= 1500
