@@ -69,7 +69,7 @@ def main() -> None:
     growth = float(np.polyfit(steps / 1e6, memory, 1)[0])
     print(f"{int(steps[-1]):,} steps; memory {memory[-1]:.0f} MiB, growing by {growth:.2f} MiB per million steps")
     print(f"open files: {int(files[0])} to {int(files[-1])}")
-    sys.exit(growth > MAX_GROWTH_MIB or files[-1] > files[0])
+    sys.exit(1 if growth > MAX_GROWTH_MIB or files[-1] > files[0] else 0)
 
 
 if __name__ == "__main__":

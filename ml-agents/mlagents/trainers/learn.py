@@ -128,9 +128,9 @@ def run_training(run_seed: int, options: RunOptions, num_areas: int) -> None:
                     with _writing_logs(run):
                         checkpointer.write_status(controller.trainers, status)
         finally:
-            env_manager.close()
             if evaluator is not None:
                 evaluator.close()
+            env_manager.close()
             if writes:
                 _write_timers(run)
     names = list(controller.trainers)

@@ -232,8 +232,12 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     parser.add_argument("--schema", action=_PrintSchema, nargs=0, help="print a JSON Schema for editors and exit")
     arguments = parser.parse_args(argv)
     register_trainer_plugins()
+    level = logging_util.root_logger().level
     logging_util.set_log_level(logging_util.WARNING)
-    found = validate(arguments)
+    try:
+        found = validate(arguments)
+    finally:
+        logging_util.set_log_level(level)
     if found.errors or found.options is None:
         for error in found.errors:
             print(error, file=sys.stderr)

@@ -93,11 +93,13 @@ class TorchModelSaver(BaseModelSaver):
 
     def best_evaluated(self) -> Tuple[Optional[float], int]:
         """Return the reward and the step of what `save_best` wrote last; None and 0 where that is not there."""
-        found = _read_if_whole(Path(self.model_path, BEST_CHECKPOINT_NAME))
-        about = read_about(found.state, found.path) if found is not None else None
-        if about is None or about.evaluated_reward is None:
+        path = Path(self.model_path, BEST_CHECKPOINT_NAME)
+        try:
+            about = read_about(read_checkpoint(path), path)
+        except CheckpointError as error:
+            logger.debug(f"No best policy is known: {error}")
             return None, 0
-        return about.evaluated_reward, about.step
+        return (None, 0) if about is None else (about.evaluated_reward, about.step)
 
     def _write_to_keep(self, state_path: str, behavior_name: str, state: Dict[str, Any]) -> Tuple[str, List[str]]:
         """Write a state and the model beside it; return the model's path and the others."""

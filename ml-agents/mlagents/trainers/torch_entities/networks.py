@@ -236,6 +236,9 @@ class Actor(abc.ABC):
         """Return `log_probs` (`ActionLogProbs`) of given actions, and `entropy` (B,)."""
         raise NotImplementedError(f"{type(self).__name__} does not evaluate actions.")
 
+    def act_deterministically(self) -> None:  # noqa: B027  # may stay as it is
+        """Choose the best actions from now on; nothing to do for an actor that leaves nothing to chance."""
+
     @abc.abstractmethod
     def forward(
         self,
