@@ -4,10 +4,15 @@ import queue
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
+import hypothesis
 import pytest
 
 from mlagents_envs.communicator_objects import command_pb2
 from mlagents_envs.communicator_objects.unity_message_pb2 import UnityMessageProto
+
+# The same examples each time; `pytest --hypothesis-profile default` looks for others.
+hypothesis.settings.register_profile("fixed", derandomize=True)
+hypothesis.settings.load_profile("fixed")
 
 _REFUSED = object()
 

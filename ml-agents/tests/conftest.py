@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 import yaml
@@ -12,6 +13,10 @@ import yaml
 from mlagents.plugins import ML_AGENTS_TRAINER_TYPE, trainer_type
 from mlagents.trainers import learn
 from mlagents.trainers.stats import StatsReporter
+
+# The same examples each time; `pytest --hypothesis-profile default` looks for others.
+hypothesis.settings.register_profile("fixed", derandomize=True)
+hypothesis.settings.load_profile("fixed")
 
 
 @pytest.fixture(autouse=True)

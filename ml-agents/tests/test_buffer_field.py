@@ -379,3 +379,10 @@ def test_rows_of_different_shapes_become_a_list():
     assert not field.contains_lists
     field = AgentBufferField([np.zeros((1, 2)), np.zeros((3, 2))])
     assert [row.shape for row in field] == [(1, 2), (3, 2)]
+
+
+def test_an_empty_field_takes_its_shape_from_the_first_rows_also_after_a_shuffle():
+    field = AgentBufferField()
+    field.permute(np.arange(0))
+    field.extend(np.zeros((0, 2), dtype=np.float32))
+    assert field.row_shape == (2,)

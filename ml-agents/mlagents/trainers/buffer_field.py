@@ -237,7 +237,7 @@ class AgentBufferField(MutableSequence):  # type: ignore[type-arg]
         """Keep the rows at `order`, as a copy: tensors made from the old rows stay as they are."""
         if self._ragged is not None:
             self._ragged = [self._ragged[index] for index in order]
-        else:
+        elif self._array is not None:  # without, no row has said yet which shape they have
             self._array, self._length = self._rows()[order], len(order)
 
     def keep_last(self, n_rows: int) -> None:
