@@ -1,6 +1,7 @@
 """The file of a checkpoint: what is written is read, and nothing else is."""
 
 import collections
+import enum
 import hashlib
 import os
 import random
@@ -159,6 +160,37 @@ def test_what_could_not_be_read_back_is_refused_when_it_is_written(tmp_path, val
     with pytest.raises(UnityTrainerException, match=r"own part, values, 1: a .* cannot be part of a checkpoint"):
         write_checkpoint(tmp_path / "a.pt", {"own part": {"values": [0, value]}})
     assert list(tmp_path.iterdir()) == []
+
+
+class Kind(enum.Enum):
+    ONE = 1
+
+
+def test_keys_are_no_exception(tmp_path):
+    for mapping in ({Kind.ONE: 1}, collections.OrderedDict({Kind.ONE: 1})):
+        with pytest.raises(UnityTrainerException, match="part: a Kind cannot be part of a checkpoint"):
+            write_checkpoint(tmp_path / "a.pt", {"part": mapping})
+    write_checkpoint(tmp_path / "a.pt", {"part": collections.OrderedDict({np.int64(3): 1})})
+    assert read_checkpoint(tmp_path / "a.pt")["part"] == {3: 1}
+
+
+def test_what_contains_itself_is_refused(tmp_path):
+    endless = []
+    endless.append(endless)
+    with pytest.raises(UnityTrainerException, match="contains itself"):
+        write_checkpoint(tmp_path / "a.pt", {"part": endless})
+
+
+def test_tensors_of_other_classes_are_read_back_as_plain_ones(tmp_path):
+    class Own(torch.Tensor):
+        pass
+
+    with_attribute = torch.nn.Parameter(torch.ones(2))
+    with_attribute.note = Path("a")
+    state = {"own": torch.ones(2).as_subclass(Own), "noted": with_attribute, "big endian": np.ones(2, dtype=">f4")}
+    write_checkpoint(tmp_path / "a.pt", state)
+    for value in read_checkpoint(tmp_path / "a.pt").values():
+        np.testing.assert_array_equal(np.asarray(value), np.ones(2))
 
 
 def test_without_links_the_one_before_is_kept_too(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlagents.trainers.evaluation import EpisodeCount
+from mlagents.trainers.evaluation import EpisodeCount, Evaluator
+from mlagents.trainers.settings import EvaluationSettings
 from mlagents.trainers.stats import StatsReporter, StatsWriter
 from mlagents_envs.base_env import ActionSpec, BehaviorSpec, DecisionSteps, TerminalSteps, vector_observation
 
@@ -387,3 +389,171 @@ def test_the_editor_cannot_evaluate_beside_training(run_learn, basic_config):
     code, _, error = run_learn(basic_config(evaluation=EVALUATION), "--run-id", "a")
     assert (code, "Traceback" in error) == (1, False)
     assert "evaluation needs --env: there is one Unity Editor" in error
+
+
+# What goes wrong
+
+INTERRUPTED_ENV = """
+import os, signal
+from mlagents_envs.builtin.basic import BasicEnv
+class Env(BasicEnv):
+    n = 0
+    def __init__(self, worker_id, seed):
+        super().__init__(seed)
+        self.evaluates = worker_id == 1
+    def step(self):
+        Env.n += self.evaluates
+        if Env.n == 60 and os.environ.get("INTERRUPT"):
+            Env.n += 1
+            signal.raise_signal(signal.SIGINT)
+        super().step()
+"""
+
+
+def test_an_evaluation_that_is_stopped_is_made_up_for(learn, basic_config, tmp_path, monkeypatch):
+    (tmp_path / "interrupted_env.py").write_text(INTERRUPTED_ENV)
+    config = basic_config(max_steps=700, evaluation=EVALUATION)
+    run = ["--env", "module:interrupted_env:Env", "--seed", 1, "--run-id"]
+    _, whole = learn(config, *run, "whole")
+    sys.modules.pop("interrupted_env")
+    monkeypatch.setenv("INTERRUPT", "yes")
+    out, first = learn(config, *run, "parts")
+    assert "Stopping after this step" in out
+    monkeypatch.delenv("INTERRUPT")
+    _, second = learn(config, *run, "parts", "--resume")
+    for name in ("Evaluation/Cumulative Reward", "Evaluation/Episode Length"):
+        assert whole[name] == {**first.get(name, {}), **second.get(name, {})}
+        assert not first.get(name, {}).keys() & second[name].keys()
+    results = tmp_path / "results"
+    assert_same(results / "whole" / "Basic" / "best.pt", results / "parts" / "Basic" / "best.pt")
+
+
+def test_a_bug_in_an_environment_that_evaluates_does_not_end_training(learn, basic_config, tmp_path):
+    (tmp_path / "buggy_eval_env.py").write_text(
+        "from mlagents_envs.builtin.basic import BasicEnv\n"
+        "class Env(BasicEnv):\n"
+        "    def __init__(self, worker_id, seed):\n"
+        "        super().__init__(seed)\n"
+        "        self.evaluates = worker_id == 1\n"
+        "    def step(self):\n"
+        "        if self.evaluates:\n"
+        "            raise ZeroDivisionError('a bug of mine')\n"
+        "        super().step()\n"
+    )
+    out, _ = learn(basic_config(evaluation=EVALUATION), "--env", "module:buggy_eval_env:Env", "--run-id", "a")
+    assert "and is trained on: ZeroDivisionError: a bug of mine" in out
+    assert (tmp_path / "results" / "a" / "Basic.onnx").is_file()
+
+
+def test_an_environment_that_cannot_be_made_again_leaves_the_old_run_alone(run_learn, basic_config, tmp_path):
+    run_learn(basic_config(), "--env", "Basic", "--run-id", "a")
+    before = (tmp_path / "results" / "a" / "Basic" / "checkpoint.pt").read_bytes()
+    (tmp_path / "only_env.py").write_text(
+        "from mlagents_envs.builtin.basic import BasicEnv\n"
+        "from mlagents_envs.exception import UnityEnvironmentException\n"
+        "class Env(BasicEnv):\n"
+        "    def __init__(self, worker_id, seed):\n"
+        "        super().__init__(seed)\n"
+        "        if worker_id:\n"
+        "            raise UnityEnvironmentException('There is one licence.')\n"
+    )
+    evaluated = basic_config(evaluation=EVALUATION)
+    code, _, error = run_learn(evaluated, "--env", "module:only_env:Env", "--run-id", "a", "--force")
+    assert (code, "Traceback" in error) == (1, False)
+    assert "There is one licence." in error
+    assert (tmp_path / "results" / "a" / "Basic" / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_target_counts_though_the_best_cannot_be_written(learn, basic_config, tmp_path, monkeypatch):
+    def no_room(self, reward):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("mlagents.trainers.trainer.rl_trainer.RLTrainer.save_best", no_room)
+    settings = {**EVALUATION, "target": -100.0}
+    out, curves = learn(basic_config(max_steps=5000, evaluation=settings), "--env", "Basic", "--run-id", "a")
+    assert "could not be saved: No space left on device" in out
+    assert "evaluation.target -100 is reached" in out
+    assert len(curves["Evaluation/Cumulative Reward"]) == 1
+
+
+def test_a_failing_export_leaves_no_older_model_under_the_name_of_the_best(learn, basic_config, tmp_path, monkeypatch):
+    from mlagents.trainers.torch_entities.model_serialization import ModelSerializer
+
+    export = ModelSerializer.export_policy_model
+    n_exported = []
+
+    def export_once(self, path):
+        if str(path).endswith("best"):
+            n_exported.append(path)
+            if len(n_exported) > 1:
+                raise RuntimeError("no room")
+        export(self, path)
+
+    monkeypatch.setattr(ModelSerializer, "export_policy_model", export_once)
+    config = basic_config(max_steps=1000, evaluation=EVALUATION)
+    out, _ = learn(config, "--env", "Basic", "--run-id", "a", "--seed", 1)
+    assert len(n_exported) >= 2
+    folder = tmp_path / "results" / "a" / "Basic"
+    assert not (folder / "best.onnx").exists()
+    assert "saved as results/a/Basic/best.pt" in out
+    assert status(folder.parent)["Basic"]["best_checkpoint"]["file_path"] == "results/a/Basic/best.pt"
+
+
+VANISHING_ENV = """
+import numpy as np
+from mlagents_envs.base_env import ActionSpec, BehaviorSpec, DecisionSteps, TerminalSteps, vector_observation
+from mlagents_envs.local_env import LocalEnv
+SPEC = BehaviorSpec([vector_observation(1, "seen")], ActionSpec.create_discrete((2,)))
+class Env(LocalEnv):
+    n = -1
+    def __init__(self, worker_id, seed):
+        super().__init__({"Basic?team=0": SPEC}, seed=seed)
+        self.evaluates, self.first = worker_id == 1, 0
+    def _publish_now(self):
+        if self.evaluates and self.n and self.n % 3 == 0 and MODE == "vanish":
+            self.first += 2  # others take the places of those that are gone without an end
+        rests = self.evaluates and self.n % 5 and MODE == "rarely"
+        agents = np.arange(self.first, self.first + 2, dtype=np.int32)[: 0 if rests else None]
+        zeros, seen = np.zeros(len(agents), np.float32), np.zeros((len(agents), 1), np.float32)
+        ends = self.n and self.n % (10 if MODE == "rarely" or not self.evaluates else 10**9) == 0
+        ended = TerminalSteps([seen], zeros + 1, zeros > 0, agents, agents, zeros) if ends and len(agents) else None
+        self._publish("Basic?team=0", DecisionSteps([seen], zeros, agents, None, agents, zeros), ended)
+    def _begin_episodes(self):
+        self.n = 0
+        self._publish_now()
+    def _simulate(self):
+        self.n += 1
+        self._publish_now()
+"""
+
+
+@pytest.mark.parametrize("mode", ["vanish", "rarely"])
+def test_agents_that_vanish_or_decide_rarely(learn, basic_config, tmp_path, mode):
+    name = f"{mode}_env"
+    (tmp_path / f"{name}.py").write_text(f"MODE = {mode!r}\n{VANISHING_ENV}")
+    out, curves = learn(basic_config(evaluation=EVALUATION), "--env", f"module:{name}:Env", "--run-id", "a")
+    if mode == "vanish":
+        assert "Of 6 episodes of the evaluation of behavior Basic at step 2" in out
+        assert "only 0 came to an end: agents vanished, or did not come." in out
+        assert "Evaluation/Cumulative Reward" not in curves
+    else:
+        assert "came to an end" not in out
+        ((n_episodes, reward),) = curves["Evaluation/Cumulative Reward"].values()
+        assert (n_episodes, reward) == (6, 1.0)
+
+
+def test_what_is_not_trained_on_is_not_evaluated_again():
+    class Settings:
+        evaluation = EvaluationSettings(interval=100)
+
+    class Done:
+        trainer_settings = Settings()
+        get_step, should_still_train, best_evaluated = 250, False, (None, 0)
+
+    evaluator = Evaluator(None, {}, 0, lambda: False)
+    evaluator.load_state_dict({"Basic": {"step": 99, "is_final": False}})
+    assert evaluator.due({"Basic": Done()}) == ["Basic"]  # the last of its policies
+    evaluator.load_state_dict({"Basic": {"step": 99, "is_final": True}})
+    assert evaluator.due({"Basic": Done()}) == []
+    Done.should_still_train = True  # with other settings
+    assert evaluator.due({"Basic": Done()}) == ["Basic"]

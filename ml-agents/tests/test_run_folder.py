@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mlagents.trainers.exception import TrainerConfigError, UnityTrainerException
+from mlagents.trainers.model_saver.torch_model_saver import holds_states
 from mlagents.trainers.run_lock import RunLock
 from mlagents.trainers.stats import StatsReporter, StatsWriter
 from mlagents.trainers.trainer.trainer_factory import check_behavior_name
@@ -103,10 +104,12 @@ def test_a_lock_is_for_one_and_then_the_next(tmp_path, held):
     lock.release()
     assert not path.exists()
     holder = held(path)
-    with pytest.raises(UnityTrainerException, match=str(holder.pid)):
-        lock.take()
+    for ask in (lock.take, lock.check):
+        with pytest.raises(UnityTrainerException, match=str(holder.pid)):
+            ask()
     holder.kill()  # without a chance to give it back
     holder.wait()
+    lock.check()
     lock.take()
     assert path.read_text() == f"{os.getpid()}\n"
     lock.release()
@@ -241,6 +244,14 @@ def test_a_behavior_that_appeared_late_has_a_state_from_then_on(run_learn, basic
     assert "There is no state of behavior Late in results/a/Late; it begins anew." in out
     assert "Resuming from step 2" in out  # hundred, of Early
     assert step_of(late) >= 500
+
+
+def test_the_best_alone_is_no_state_to_go_on_from(tmp_path):
+    for name in ("best.pt", "notes.pt"):
+        (tmp_path / name).touch()
+    assert not holds_states(str(tmp_path))
+    (tmp_path / "Ball-100.pt").touch()
+    assert holds_states(str(tmp_path))
 
 
 @pytest.mark.parametrize(

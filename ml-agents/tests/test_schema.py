@@ -109,8 +109,42 @@ PLACES = {
     **{kind.value: (kind.to_settings(), sampler(kind.value), {}) for kind in s.ParameterRandomizationType},
 }
 VALUES = [
-    *(None, True, 0, 1, -1, 2, 3, 0.5, 1.5, -0.5, 1e30, "", "text", "5e5", "0.5", "-3", "true", "ppo", "linear"),
-    *("simple", "reward", [], [1.0, 2.0], [[0.0, 1.0]], [["x", 1.0]], ["text"], {}, {"unknown": 1}, {"mass": 1.0}),
+    *(
+        None,
+        True,
+        0,
+        1,
+        -1,
+        2,
+        3,
+        0.5,
+        1.5,
+        -0.5,
+        1e30,
+        "",
+        "text",
+        "5e5",
+        "0.5",
+        "-3",
+        "1.5_0",
+        "inf",
+        "true",
+        "ppo",
+        "linear",
+    ),
+    *(
+        "simple",
+        "reward",
+        [],
+        [1.0, 2.0],
+        [[0.0, 1.0]],
+        [["x", 1.0]],
+        [["-1e1_0", "inf"]],
+        ["text"],
+        {},
+        {"unknown": 1},
+        {"mass": 1.0},
+    ),
 ]
 NOT_SAID = {
     # Conditions between keys, lengths of lists, names of folders, and hyperparameters without a trainer's type.
@@ -119,7 +153,7 @@ NOT_SAID = {
     ("a behavior", "behavioral_cloning"), ("default_settings", "behavioral_cloning"),  # demo_path may be in the other
     ("a behavior", "hyperparameters"), ("default_settings", "hyperparameters"),
     # Numbers as text, which may be not whole, or out of range: all keys that take numbers, for these values alone.
-    *(("any", text) for text in ("5e5", "0.5", "-3")),
+    *(("any", text) for text in ("5e5", "0.5", "-3", "1.5_0", "inf")),
 }  # fmt: skip
 
 

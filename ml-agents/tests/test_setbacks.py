@@ -70,6 +70,21 @@ def test_gradients_whose_squares_are_infinite_are_refused(gradient):
     torch.testing.assert_close(weight.detach(), torch.full((4,), 0.9))
 
 
+def test_sparse_gradients_are_guarded_too():
+    embedding = torch.nn.Embedding(4, 2, sparse=True)
+    optimizer = torch.optim.SparseAdam(embedding.parameters(), lr=0.1)
+    guard_gradients({"Net": embedding, "Adam": optimizer})
+    before = embedding.weight.detach().clone()
+    (embedding(torch.tensor([1, 1])).sum() * float("nan")).backward()
+    with pytest.raises(NotFiniteError, match="is not finite"):
+        optimizer.step()
+    assert torch.equal(embedding.weight, before)
+    optimizer.zero_grad()
+    embedding(torch.tensor([1])).sum().backward()
+    optimizer.step()
+    assert torch.equal(embedding.weight != before, torch.tensor([[False] * 2, [True] * 2, [False] * 2, [False] * 2]))
+
+
 @pytest.mark.parametrize("make_optimizer", OPTIMIZERS)
 def test_a_learning_rate_that_was_lowered_stays_so(make_optimizer):
     optimizer = make_optimizer([torch.nn.Parameter(torch.zeros(2))], lr=0.4)

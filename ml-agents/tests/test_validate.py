@@ -183,6 +183,18 @@ def test_states_that_do_not_fit_are_found(check, basic_config, run_learn, tmp_pa
     assert {path: path.read_bytes() for path in (tmp_path / "results").rglob("*") if path.is_file()} == before
 
 
+def test_what_a_run_would_be_refused_for_is_found(check, basic_config, tmp_path):
+    (tmp_path / "afile").touch()
+    config = basic_config()
+    for flags, problem in (
+        (["--torch-device", "nowhere"], "nowhere"),
+        (["--results-dir", "afile"], "The results folder afile/ppo cannot be written: Not a directory."),
+    ):
+        code, _, error = check(config, "--env", "Basic", *flags)
+        assert (code, "Traceback" in error) == (1, False)
+        assert problem in error
+
+
 def test_networks_beyond_the_memory_are_an_error(check, basic_config):
     code, _, error = check(basic_config(network_settings={"hidden_units": 10**9}), "--env", "Basic")
     assert code == 1

@@ -35,6 +35,7 @@ class EpisodeCount:
     :ivar returns: of the episodes that are over.
     :ivar lengths: their decisions.
     :ivar n_cut: how many of them were cut short.
+    :ivar n_noted: what was noted of these episodes so far: that they began, went on, or ended.
     """
 
     def __init__(self, n_episodes: int, max_steps: int):
@@ -42,6 +43,7 @@ class EpisodeCount:
         self.returns: List[float] = []
         self.lengths: List[int] = []
         self.n_cut = 0
+        self.n_noted = 0
         self._n_begun = 0
         self._under_way: Dict[int, _Episode] = {}  # by agent
         self._passed_over: Set[int] = set()  # agents in the rest of an episode that was cut
@@ -82,6 +84,7 @@ class EpisodeCount:
         for agent in new[: self._n_episodes - self._n_begun]:
             self._under_way[agent] = _Episode()
             self._n_begun += 1
+            self.n_noted += 1
 
     def _end(self, agent: int) -> None:
         episode = self._under_way.pop(agent)
@@ -91,6 +94,7 @@ class EpisodeCount:
     def _rewards(self, steps: DecisionSteps | TerminalSteps) -> Iterator[tuple[int, float]]:
         """Return what the agents that are followed got in a step."""
         rows = np.flatnonzero(np.isin(steps.agent_id, list(self._under_way)))
+        self.n_noted += len(rows)
         rewards = steps.reward[rows].astype(np.float64) + steps.group_reward[rows]
         return zip(steps.agent_id[rows].tolist(), rewards.tolist())
 
@@ -111,15 +115,19 @@ class EvaluationRecord:
     """What the evaluations of a behaviour came to.
 
     :param step: of the last one.
-    :param best_reward: of the policy that was saved; None for none so far.
-    :param best_step: of that policy.
+    :param best_reward: the highest so far; None for none.
+    :param best_step: of the policy that got it.
     :param n_without_best: how many there were since.
+    :param saved_reward: of the policy that is on the disk; another one where the best could not be written.
+    :param is_final: whether the last one was of a policy that is not trained on.
     """
 
     step: int = 0
     best_reward: float | None = None
     best_step: int = 0
     n_without_best: int = 0
+    saved_reward: float | None = None
+    is_final: bool = False
 
     def reason_to_stop(self, settings: EvaluationSettings) -> str | None:
         """Say why training is to end, if it is."""
@@ -158,17 +166,13 @@ class Evaluator:
         self._records: Dict[str, EvaluationRecord] = {}
 
     def start(self, trainers: Mapping[str, Trainer]) -> None:
-        """Start the environment, and end the training of those whose settings want no more.
-
-        That it cannot be started, or a policy not be copied, is better known before training.
+        """Start the environment: that it cannot be, or a policy not be copied, is better known before training.
 
         :raises UnityException: it cannot be started.
         :raises TrainerConfigError: a policy cannot be copied.
         """
-        for name, trainer in trainers.items():
-            if trainer.trainer_settings.evaluation is not None:
-                _copy_to_act(trainer, deterministic=True)
-                self._end_where_done(name, trainer)
+        for trainer in trainers.values():
+            _copy_to_act(trainer, deterministic=True)
         with _apart(self._seed):
             self._host.reset(self._parameters)
 
@@ -184,37 +188,47 @@ class Evaluator:
         settings = trainer.trainer_settings.evaluation
         if settings is None:
             return False
-        return trainer.get_step // settings.interval > self._record_of(name, trainer).step // settings.interval
+        record = self._record_of(name, trainer)
+        if record.is_final and not trainer.should_still_train:
+            return False
+        return trainer.get_step // settings.interval > record.step // settings.interval
 
     def _record_of(self, name: str, trainer: Trainer) -> EvaluationRecord:
         """Return the record of a behaviour; a new one knows the best policy that is on the disk."""
         if name not in self._records:
-            self._records[name] = EvaluationRecord(trainer.get_step, *trainer.best_evaluated)
+            reward, step = trainer.best_evaluated
+            self._records[name] = EvaluationRecord(trainer.get_step, reward, step, saved_reward=reward)
         return self._records[name]
 
     @timed
     def evaluate(self, name: str, trainers: Mapping[str, Trainer]) -> None:
         """Evaluate the policy of a behaviour, save it if it is the best so far, and end its training where it is to.
 
-        Trainers have to be at rest. Where the environment fails, there is a warning, and it starts anew the next time.
-
-        :raises TrainerConfigError: a policy cannot be copied.
+        Trainers have to be at rest. Whatever goes wrong, mostly in the environment, is a warning, and the environment
+        starts anew the next time. One that the user stops is as if it had not begun: a resumed run makes up for it.
         """
         trainer = trainers[name]
         settings, record = trainer.trainer_settings.evaluation, self._record_of(name, trainer)
         assert settings is not None
-        record.step = trainer.get_step
         try:
             with _apart(self._seed if settings.seed is None else settings.seed) as seed:
                 episodes = self._play(name, trainers, settings, seed)
-        except UnityException as error:
-            logger.warning(f"Behavior {name} could not be evaluated at step {record.step}, and is trained on: {error}")
+        except Exception as error:  # of anybody's environment; training is worth more than its evaluation
+            record.step = trainer.get_step
+            reason = str(error) if isinstance(error, UnityException) else f"{type(error).__name__}: {error}"
+            logger.warning(f"Behavior {name} could not be evaluated at step {record.step}, and is trained on: {reason}")
+            logger.debug("Where it failed:", exc_info=True)
             self._host.abandon()
             return
         if episodes is None:
             return
+        record.step = trainer.get_step
+        if not episodes.is_over:
+            logger.warning(
+                f"Of {settings.episodes} episodes of the evaluation of behavior {name} at step {record.step} only "
+                f"{len(episodes.returns)} came to an end: agents vanished, or did not come."
+            )
         if not episodes.returns:
-            logger.warning(f"In the evaluation of behavior {name} at step {record.step} no episode began.")
             return
         if episodes.n_cut:
             logger.warning(
@@ -225,7 +239,8 @@ class Evaluator:
             {EVALUATION_REWARD: episodes.returns, EVALUATION_LENGTH: episodes.lengths}, record.step
         )
         self._note(trainer, record, float(np.mean(episodes.returns)))
-        self._end_where_done(name, trainer)
+        self.end_where_done({name: trainer})
+        record.is_final = not trainer.should_still_train
 
     def _play(
         self, name: str, trainers: Mapping[str, Trainer], settings: EvaluationSettings, seed: int
@@ -238,8 +253,8 @@ class Evaluator:
         self._host.reset(self._parameters)
         policies = {brain: _copy_to_act(trainer, settings.deterministic) for brain, trainer in trainers.items()}
         episodes = EpisodeCount(settings.episodes, settings.max_episode_steps)
-        one_after_the_other = settings.episodes * (settings.max_episode_steps + 2)  # with a reset after each
-        for _ in range(2 * one_after_the_other):  # agents may stop coming
+        n_noted, n_idle = 0, 0
+        while n_idle <= settings.max_episode_steps:  # agents may vanish, or stop coming
             actions = {}
             for behavior_id, (decisions, terminals) in self._host.observe().results.items():
                 brain = BehaviorIdentifiers.from_name_behavior_id(behavior_id).brain_name
@@ -254,6 +269,8 @@ class Evaluator:
                 raise UnityObservationException(f"An agent of behavior {name} got a reward that is not finite.")
             if episodes.is_over:
                 break
+            n_idle = n_idle + 1 if episodes.n_noted == n_noted else 0
+            n_noted = episodes.n_noted
             if self._stop_requested():
                 return None
             if episodes.waits_for_nobody:
@@ -269,34 +286,39 @@ class Evaluator:
     @staticmethod
     def _note(trainer: Trainer, record: EvaluationRecord, reward: float) -> None:
         """Save the policy if it is better than all before."""
-        if record.best_reward is not None and reward <= record.best_reward:
+        if record.best_reward is None or reward > record.best_reward:
+            record.best_reward, record.best_step, record.n_without_best = reward, record.step, 0
+        else:
             record.n_without_best += 1
+        if record.saved_reward is not None and reward <= record.saved_reward:
             return
         try:
             path = trainer.save_best(reward)
         except (OSError, NotFiniteError) as error:
             logger.warning(
                 f"The best policy so far of behavior {trainer.brain_name} could not be saved: {error}. The next one "
-                f"that is better than those before will be."
+                f"that is better than the one on the disk will be."
             )
             return
-        record.best_reward, record.best_step, record.n_without_best = reward, record.step, 0
+        record.saved_reward = reward
         if path is not None:
             logger.info(f"The best so far by evaluation: {reward:.3f}, saved as {path}.")
 
-    def _end_where_done(self, name: str, trainer: Trainer) -> None:
-        settings = trainer.trainer_settings.evaluation
-        reason = None if settings is None else self._record_of(name, trainer).reason_to_stop(settings)
-        if reason is not None and trainer.should_still_train:
-            logger.info(f"Behavior {name} is not trained on: {reason}.")
-            trainer.end_training()
+    def end_where_done(self, trainers: Mapping[str, Trainer]) -> None:
+        """End the training of behaviours whose settings want no more."""
+        for name, trainer in trainers.items():
+            settings = trainer.trainer_settings.evaluation
+            reason = None if settings is None else self._record_of(name, trainer).reason_to_stop(settings)
+            if reason is not None and trainer.should_still_train:
+                logger.info(f"Behavior {name} is not trained on: {reason}.")
+                trainer.end_training()
 
     def state_dict(self) -> Dict[str, Any]:
         """Return what the evaluations came to, as plain data."""
         return {name: attr.asdict(record) for name, record in self._records.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` told; `start` comes later."""
+        """Go on from what `state_dict` told."""
         self._records = {name: EvaluationRecord(**record) for name, record in state.items()}
 
 
@@ -317,14 +339,14 @@ def _copy_to_act(trainer: Trainer, deterministic: bool) -> Policy:
 
     :raises TrainerConfigError: it cannot be copied.
     """
-    policy = trainer.get_policy(next(iter(trainer.policies)))
+    policy = trainer.get_policy(next(iter(trainer.policies), trainer.brain_name))
     try:
         # A network of a plug-in may know its trainer, of which there is only one.
         acting = copy.deepcopy(policy, {id(trainer): trainer})
     except Exception as error:  # whatever the parts of a plug-in's policy raise
         raise TrainerConfigError(
-            f"evaluation needs a copy of the policy of behavior {trainer.brain_name}, and it cannot be copied: "
-            f"{type(error).__name__}: {error}. Train it with evaluation: null."
+            f"An evaluation needs copies of all policies, and that of behavior {trainer.brain_name} cannot be copied: "
+            f"{type(error).__name__}: {error}. Train with evaluation: null."
         ) from error
     acting.end_all_episodes()
     if deterministic:

@@ -117,6 +117,8 @@ def run_training(run_seed: int, options: RunOptions, num_areas: int) -> None:
         writes, status = False, "failed"
         try:
             controller.reset(env_manager)
+            if evaluator is not None:
+                evaluator.start(controller.trainers)
             if learns:
                 run.begin(_to_repeat(options, run_seed))
                 writes = True

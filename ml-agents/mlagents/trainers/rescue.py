@@ -61,9 +61,10 @@ def _write_elsewhere(trainer: Trainer) -> Optional[str]:
         folder = tempfile.mkdtemp(prefix=f"mlagents-{Path(trainer.brain_name).name}-")
     except OSError:
         return None
-    try:
-        return trainer.save_state_to(folder)
-    except OSError:
+    path: Optional[str] = None
+    with contextlib.suppress(OSError):
+        path = trainer.save_state_to(folder)
+    if path is None:
         with contextlib.suppress(OSError):
             os.rmdir(folder)
-        return None
+    return path

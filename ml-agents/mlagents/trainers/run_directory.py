@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -31,6 +33,7 @@ from mlagents_envs.spelling import did_you_mean
 logger = get_logger(__name__)
 
 CONFIGURATION = "configuration.yaml"
+LOCK = ".lock"
 STATUS_FORMAT_VERSION = "0.3.0"
 TRASH = ".trash"
 KEPT_IN_TRASH = 3
@@ -49,7 +52,7 @@ class RunDirectory:
         self.logs_path = Path(settings.run_logs_dir)
         self._since_s = time.time()
         self._configuration: Optional[str] = None  # once it was written
-        self._lock = RunLock(self.path / ".lock")
+        self._lock = RunLock(self.path / LOCK)
         self._session: Optional[int] = None
 
     @property
@@ -136,6 +139,20 @@ class RunDirectory:
             except OSError as error:
                 raise self._not_writable(error) from error
 
+    def check_could_be_written(self) -> None:
+        """Check the same without writing anything, as well as that can be.
+
+        :raises UnityTrainerException: they cannot.
+        """
+        if self.settings.inference:
+            return
+        there = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
+        if not there.is_dir():
+            raise self._not_writable(OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+        if not os.access(there, os.W_OK):
+            raise self._not_writable(OSError(errno.EACCES, os.strerror(errno.EACCES)))
+        self._lock.check()
+
     def close(self) -> None:
         """Let other processes write the run's files."""
         self._lock.release()
@@ -198,7 +215,9 @@ class RunDirectory:
             trash = self.path.parent / TRASH
             trash.mkdir(exist_ok=True)
             held = self._describe()
-            self._lock.release()  # it is a file in the folder, which Windows would not let go
+            before = self._lock
+            if sys.platform == "win32":  # where a folder with a file that is open cannot be moved
+                before.release()
             aside = trash / f"{self.path.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 10**6:06}"
             shutil.move(self.path, aside)
             self._take_back_player_logs(aside)
@@ -207,7 +226,10 @@ class RunDirectory:
             for old in sorted(replaced, key=lambda entry: entry.stat().st_ctime_ns)[:-KEPT_IN_TRASH]:
                 shutil.rmtree(old, ignore_errors=True)
             self._check_writable()
+            self._lock = RunLock(self.path / LOCK)
             self._lock.take()
+            before.release()
+            (aside / LOCK).unlink(missing_ok=True)
         remove_leftovers(self.path)
         self._configuration = yaml.safe_dump(options.as_dict(), sort_keys=False)
         write_text_atomically(self.path / CONFIGURATION, self._configuration)
@@ -215,10 +237,16 @@ class RunDirectory:
     def mend(self) -> None:
         """Write ``configuration.yaml`` again where it is gone, as it is if somebody deleted the run's folder.
 
-        :raises OSError: it cannot be written.
+        :raises OSError: it cannot be written, or another process has begun to.
         """
         path = self.path / CONFIGURATION
         if self._configuration is not None and not path.exists():
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock.release()
+            try:
+                self._lock.take()
+            except UnityTrainerException as error:
+                raise OSError(str(error)) from error
             write_text_atomically(path, self._configuration)
             logger.warning(f"{path} was gone, and maybe more of the run. What is still known is written again.")
 
@@ -237,9 +265,13 @@ class RunDirectory:
     def _take_back_player_logs(self, aside: Path) -> None:
         """Bring the logs of executables that were started for this run back from the one that it replaces."""
         for log in (aside / self.logs_path.name).glob("Player-*.log"):
-            if log.stat().st_mtime >= self._since_s - 1:  # file systems keep time more coarsely
+            if self._is_new(log):
                 self.logs_path.mkdir(parents=True, exist_ok=True)
                 shutil.move(log, self.logs_path / log.name)
+
+    def _is_new(self, path: Path) -> bool:
+        """Whether a file was written in this session."""
+        return path.stat().st_mtime >= self._since_s - 1  # file systems keep time more coarsely
 
     def read_status(self) -> Dict[str, Any]:
         """Return what ``training_status.json`` holds by behaviour; nothing where it is missing or broken."""
@@ -278,9 +310,9 @@ class RunDirectory:
         write_text_atomically(self.logs_path / "timers.json", text)
 
     def final_models(self, behavior_names: List[str]) -> List[str]:
-        """Return the paths of the final models that are there."""
+        """Return the paths of the final models that this session has written."""
         paths = [self.path / f"{name}.onnx" for name in behavior_names]
-        return [str(path) for path in paths if path.exists()]
+        return [str(path) for path in paths if path.exists() and self._is_new(path)]
 
     def best_models(self, behavior_names: List[str]) -> List[str]:
         """Return the paths of the models that evaluations found best."""

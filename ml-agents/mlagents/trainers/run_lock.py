@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import IO, Optional
 
 from mlagents.trainers.exception import UnityTrainerException
+from mlagents_envs.logging_util import get_logger
+
+logger = get_logger(__name__)
 
 if sys.platform == "win32":
     import msvcrt
@@ -49,8 +52,9 @@ class RunLock:
                 _lock(file)
             except (BlockingIOError, PermissionError):  # Windows says the latter
                 raise self._taken(file) from None
-            except OSError:
-                file.close()  # some network file systems know no locks
+            except OSError as error:  # some network file systems know no locks
+                file.close()
+                logger.info(f"{self._path.parent} cannot be locked ({error}): take care that one process writes to it.")
                 return
             if not self._is_in_place(file):
                 file.close()  # whoever had it removed it just now
@@ -59,6 +63,22 @@ class RunLock:
             file.write(f"{os.getpid()}\n")
             file.flush()
             self._file = file
+
+    def check(self) -> None:
+        """Check that no other process has it; nothing is written.
+
+        :raises UnityTrainerException: one has.
+        """
+        if self._file is not None or not os.access(self._path, os.W_OK):
+            return
+        file = self._path.open("r+", encoding="utf-8")
+        try:
+            _lock(file)
+        except (BlockingIOError, PermissionError):
+            raise self._taken(file) from None
+        except OSError:  # as in `take`
+            pass
+        file.close()
 
     def _is_in_place(self, file: IO[str]) -> bool:
         try:

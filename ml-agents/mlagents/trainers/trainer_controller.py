@@ -33,7 +33,7 @@ class TrainerController:
     :param stop: asked after every step whether the user wants to stop.
     :param progress: shown how far the trainers are.
     :param checkpointer: saves and restores the run as a whole; without one, trainers save what is theirs.
-    :param evaluator: evaluates the policies of those trainers whose settings ask for it.
+    :param evaluator: evaluates the policies of those trainers whose settings ask for it; it has to be started.
     """
 
     def __init__(
@@ -71,7 +71,8 @@ class TrainerController:
             try:
                 self._begin(env_manager)
                 if self.evaluator is not None:
-                    self.evaluator.start(self.trainers)
+                    self.evaluator.end_where_done(self.trainers)
+                    self._evaluate(self.evaluator)  # what the session before was stopped in
                 while self._goes_on():
                     self.advance(env_manager)
                 self._settle()
@@ -142,13 +143,17 @@ class TrainerController:
             mean_return = sum(returns) / len(returns) if returns else None
             self.progress.update(name, trainer.get_step, trainer.get_max_steps, mean_return)
         if self.evaluator is not None:
-            for name in self.evaluator.due(self.trainers):
-                self._settle()
-                self.evaluator.evaluate(name, self.trainers)
+            self._evaluate(self.evaluator)
         if self.checkpointer is not None and self.train_model and self.checkpointer.is_due(self.trainers):
             self._settle()
             self.checkpointer.save(self.trainers, env_manager)
         return n_steps
+
+    def _evaluate(self, evaluator: Evaluator) -> None:
+        for name in evaluator.due(self.trainers):
+            if not self.stop.requested:
+                self._settle()
+                evaluator.evaluate(name, self.trainers)
 
     def _add_behaviors(self, env_manager: EnvManager, steps: List[EnvironmentStep]) -> List[Trainer]:
         """Give behaviours that appear for the first time a trainer, a policy and an agent manager.

@@ -19,6 +19,7 @@ from mlagents.plugins.trainer_type import (
     registered_names,
     usable_plugins,
 )
+from mlagents.torch_utils import set_torch_config
 from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers
 from mlagents.trainers.cli_options import CONFIG_PATH, create_parser, read_options
 from mlagents.trainers.config_file import load_config_file
@@ -87,9 +88,10 @@ def validate(arguments: argparse.Namespace) -> Validation:
     options = found.options
     settings = options.env_settings if options else _environment_in_spite_of_mistakes(arguments)
     launch = LaunchOptions(args=tuple(settings.env_args or ()))
-    found.attempt(lambda: _look_at_environment(found, resolve_env(settings.env_path, launch)))
+    found.attempt(lambda: _look_at_environment(found, resolve_env(settings.env_path, launch), settings.num_areas))
     if options is not None:
         found.attempt(lambda: check_one_editor_is_enough(options))
+        found.attempt(lambda: set_torch_config(options.torch_settings))
         for behavior in options.behaviors.values():
             found.attempt(partial(get_trainer_class, behavior.trainer_type))
         _compare_behaviors(found, options, _look_at_run(found, options))
@@ -118,18 +120,19 @@ def _look_at_run(found: Validation, options: RunOptions) -> RunDirectory:
         found.notes.append(f"There is a run in {run.path} already: --resume, --force, or another --run-id is needed.")
         return run
     found.attempt(run.check)
+    found.attempt(run.check_could_be_written)
     if len(found.errors) == n_errors:
         return run
     return RunDirectory(attr.evolve(options.checkpoint_settings, resume=False, initialize_from=None))
 
 
-def _look_at_environment(found: Validation, source: EnvSource) -> None:
+def _look_at_environment(found: Validation, source: EnvSource, num_areas: int) -> None:
     if isinstance(source, EditorSource):
         found.notes.append("The environment is the Unity Editor: what its agents are shows when it plays.")
     elif source.has_own_process:
         found.notes.append(f"{source.name} is there; what its agents are shows when it runs.")
     else:
-        env = source.make(worker_id=0, seed=0, num_areas=1, side_channels=[])
+        env = source.make(worker_id=0, seed=0, num_areas=num_areas, side_channels=[])
         try:
             env.reset()
             specs = env.behavior_specs
@@ -236,13 +239,16 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     logging_util.set_log_level(logging_util.WARNING)
     try:
         found = validate(arguments)
+    except KeyboardInterrupt:
+        sys.exit(130)
     finally:
         logging_util.set_log_level(level)
     if found.errors or found.options is None:
         for error in found.errors:
             print(error, file=sys.stderr)
         sys.exit(1)
-    _print(found, found.options)
+    with quiet_when_nobody_reads():
+        _print(found, found.options)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ reads these. Files of ML-Agents 1.1.0 have none: of these each entry is checked 
 from __future__ import annotations
 
 import collections
+import contextlib
 import hashlib
 import io
 import os
@@ -15,7 +16,7 @@ import re
 import struct
 import warnings
 import zipfile
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Iterator, Mapping, Optional, Tuple
 
 import numpy as np
 
@@ -27,6 +28,7 @@ _SEAL = b"mlagents sha256 "
 _SEAL_SIZE = len(_SEAL) + hashlib.sha256().digest_size * 2
 _NO_COMMENT = struct.pack("<H", 0)
 _PLAIN = (bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device)
+_LONGEST_INT = 2000  # bits; torch reads no longer ones
 _ARRAY = "numpy array"
 """The only key of the dictionary that stands for an array: only tensors are read back without running code."""
 
@@ -49,7 +51,11 @@ def write_checkpoint(
     :raises UnityTrainerException: there is something else in `state`, which could not be read back.
     """
     buffer = io.BytesIO()
-    torch.save(_packed(state, ()), buffer)
+    try:
+        packed = _packed(state, ())
+    except RecursionError:
+        raise UnityTrainerException("A part of the checkpoint contains itself, or is nested too deeply.") from None
+    torch.save(packed, buffer)
     archive = buffer.getbuffer()
     if bytes(archive[-len(_NO_COMMENT) :]) != _NO_COMMENT:
         raise AssertionError("torch wrote an archive with a comment")
@@ -102,19 +108,23 @@ def _packed(value: Any, place: Tuple[Any, ...]) -> Any:
     :param place: of the value, for error messages.
     :raises UnityTrainerException: it is none that could be read back.
     """
-    if value is None or type(value) in _PLAIN or isinstance(value, torch.Tensor):
+    if value is None or (type(value) in _PLAIN and not (type(value) is int and value.bit_length() > _LONGEST_INT)):
         return value
+    if isinstance(value, torch.Tensor):
+        is_plain = type(value) in (torch.Tensor, torch.nn.Parameter) and not value.__dict__
+        return value if is_plain else value.detach().as_subclass(torch.Tensor)
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
-        return {_ARRAY: torch.from_numpy(np.array(value, order="C"))}
-    if isinstance(value, np.generic) and value.dtype.kind in "biufcU":
+        with contextlib.suppress(TypeError):  # of a type that torch does not have
+            return {_ARRAY: torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))}
+    if isinstance(value, np.generic) and type(value.item()) in _PLAIN:
         return value.item()
     if isinstance(value, collections.OrderedDict):
-        packed = collections.OrderedDict((key, _packed(entry, (*place, key))) for key, entry in value.items())
+        packed = collections.OrderedDict(_packed_items(value, place))
         if hasattr(value, "_metadata"):  # of a module of torch
-            packed._metadata = value._metadata  # type: ignore[attr-defined]
+            packed._metadata = _packed(value._metadata, place)  # type: ignore[attr-defined]
         return packed
     if isinstance(value, dict):
-        return {_packed(key, place): _packed(entry, (*place, key)) for key, entry in value.items()}
+        return dict(_packed_items(value, place))
     if isinstance(value, (list, tuple)):
         kind = list if isinstance(value, list) else tuple
         return kind(_packed(entry, (*place, index)) for index, entry in enumerate(value))
@@ -122,6 +132,10 @@ def _packed(value: Any, place: Tuple[Any, ...]) -> Any:
         f"{', '.join(map(str, place))}: a {type(value).__name__} cannot be part of a checkpoint; use tensors, arrays, "
         f"numbers, text, dictionaries, lists and tuples."
     )
+
+
+def _packed_items(value: Mapping[Any, Any], place: Tuple[Any, ...]) -> Iterator[Tuple[Any, Any]]:
+    return ((_packed(key, place), _packed(entry, (*place, key))) for key, entry in value.items())
 
 
 def _unpacked(value: Any) -> Any:

@@ -45,7 +45,7 @@ class CheckpointHistory:
 
     def add(self, checkpoint: ModelCheckpoint) -> None:
         """Add the newest checkpoint, and delete the files of those beyond the number to keep."""
-        self.checkpoints = [known for known in self.checkpoints if known.file_path != checkpoint.file_path]
+        self.checkpoints = [known for known in self.checkpoints if known.steps != checkpoint.steps]
         self.checkpoints.append(checkpoint)
         while len(self.checkpoints) > self.keep_checkpoints:
             self.checkpoints.pop(0).remove_files()

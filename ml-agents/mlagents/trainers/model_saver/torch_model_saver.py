@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -105,8 +106,10 @@ class TorchModelSaver(BaseModelSaver):
         """Write a state and the model beside it; return the model's path and the others."""
         write_checkpoint(state_path, state)
         path = os.path.splitext(state_path)[0]
-        self.export(path, behavior_name)
         model_path = f"{path}.onnx"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(model_path)  # of an earlier state, should the export fail
+        self.export(path, behavior_name)
         if os.path.exists(model_path):
             return model_path, [state_path]
         return state_path, []
@@ -270,6 +273,12 @@ def _newest_whole(folder: Path) -> _Found:
         raise problem
     logger.warning(f"{problem}. Instead the newest whole one is used: {found.path}, of step {found.step}.")
     return found
+
+
+def holds_states(folder: str) -> bool:
+    """Return whether there is any state in a folder that a run can go on from, whole or not."""
+    known = (DEFAULT_CHECKPOINT_NAME, PREVIOUS_CHECKPOINT_NAME)
+    return any(path.name in known or _is_numbered(path) for path in Path(folder).glob("*.pt"))
 
 
 def _written_at_ns(found: _Found) -> int:

@@ -35,6 +35,8 @@ class _Guard:
             for parameter in group["params"]
             if parameter.grad is not None
         ]
+        if any(gradient.is_sparse for gradient in gradients):
+            gradients = [it.coalesce().values() if it.is_sparse else it for it in gradients]
         if not gradients or torch.stack(torch._foreach_norm(gradients)).sum().item() < _TOO_LARGE:
             return
         for gradient in gradients:

@@ -4,7 +4,7 @@ from typing import Optional
 
 import attr
 
-from mlagents.trainers.settings.fields import FINITE, NOT_NEGATIVE, POSITIVE, setting
+from mlagents.trainers.settings.fields import FINITE, POSITIVE, Range, setting
 
 
 @attr.s(auto_attribs=True)
@@ -20,7 +20,7 @@ class EvaluationSettings:
     seed: Optional[int] = setting(
         None,
         help="Seed of every evaluation; null for one made of the run's.",
-        check=NOT_NEGATIVE,
+        check=Range(low=0, high=2**32 - 1),
     )
     target: Optional[float] = setting(None, help="Stop training at this reward; null for never.", check=FINITE)
     patience: Optional[int] = setting(

@@ -36,7 +36,9 @@ from mlagents.trainers.settings.trainer import TrainerSettings
 
 Schema = Dict[str, Any]
 
-_NUMBER_AS_TEXT = {"type": "string", "pattern": r"^\s*[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"}
+_DIGITS = r"(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][+-]?\d[\d_]*)?"
+_INFINITY = "[iI][nN][fF]([iI][nN][iI][tT][yY])?"
+_NUMBER_AS_TEXT = {"type": "string", "pattern": rf"^\s*[+-]?({_DIGITS}|{_INFINITY})\s*$"}
 _AS_TEXT = "number-as-text"
 _NULL = {"type": "null"}
 _SCALARS: Dict[Any, Schema] = {

@@ -10,7 +10,7 @@ import attr
 
 from mlagents.plugins.trainer_type import get_trainer_class
 from mlagents.trainers.exception import TrainerConfigError
-from mlagents.trainers.model_saver.torch_model_saver import TorchModelSaver
+from mlagents.trainers.model_saver.torch_model_saver import TorchModelSaver, holds_states
 from mlagents.trainers.settings import TrainerSettings
 from mlagents.trainers.trainer.trainer import Trainer
 from mlagents_envs.logging_util import get_logger
@@ -87,7 +87,7 @@ class TrainerFactory:
 
     def _loads(self, behavior_name: str, folder: str) -> bool:
         """Whether a behaviour goes on from its state: one that is new in a run that goes on has none."""
-        if not self.load_model or not self.train_model or glob.glob(os.path.join(glob.escape(folder), "*.pt")):
+        if not self.load_model or not self.train_model or holds_states(folder):
             return self.load_model
         if not glob.glob(os.path.join(glob.escape(self.output_path), "**", "*.pt"), recursive=True):
             return True  # and be told that there is none
