@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Set
 
 import attr
@@ -339,10 +338,8 @@ def _copy_to_act(trainer: Trainer, deterministic: bool) -> Policy:
 
     :raises TrainerConfigError: it cannot be copied.
     """
-    policy = trainer.get_policy(next(iter(trainer.policies), trainer.brain_name))
     try:
-        # A network of a plug-in may know its trainer, of which there is only one.
-        acting = copy.deepcopy(policy, {id(trainer): trainer})
+        acting = trainer.copy_policy(next(iter(trainer.policies), trainer.brain_name))
     except Exception as error:  # whatever the parts of a plug-in's policy raise
         raise TrainerConfigError(
             f"An evaluation needs copies of all policies, and that of behavior {trainer.brain_name} cannot be copied: "

@@ -18,7 +18,7 @@ from mlagents.trainers.model_saver.contents import first_not_finite
 from mlagents.trainers.model_saver.fitting import differences, shown
 from mlagents.trainers.model_saver.surroundings import behavior_spec_beside, settings_beside
 from mlagents.trainers.policy.torch_policy import TorchPolicy
-from mlagents.trainers.report import ODD_CONTENTS
+from mlagents.trainers.report import ODD_CONTENTS, describe_odd_contents
 from mlagents.trainers.settings import TorchSettings, TrainerSettings
 from mlagents.trainers.torch_entities.model_serialization import ModelSerializer
 from mlagents.trainers.trainer import TrainerFactory
@@ -133,8 +133,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     except Exception as error:
         culprit = find_culprit(error, usable_plugins())
         if culprit is None and isinstance(error, ODD_CONTENTS):
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            sys.exit(f"mlagents-export: {checkpoint} holds what is not known here ({reason}).")
+            sys.exit(f"mlagents-export: {describe_odd_contents(checkpoint, error)}")
         if culprit is None:
             raise
         sys.exit(f"mlagents-export: {culprit}")

@@ -29,6 +29,7 @@ from mlagents.trainers.report import (
     Row,
     describe_actions,
     describe_observation,
+    describe_odd_contents,
     labelled,
     print_rows,
     quiet_when_nobody_reads,
@@ -176,8 +177,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     except TrainerError as error:
         sys.exit(f"mlagents-inspect: {error}")
     except ODD_CONTENTS as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        sys.exit(f"mlagents-inspect: {args.file} holds what is not known here ({reason}).")
+        sys.exit(f"mlagents-inspect: {describe_odd_contents(args.file, error)}")
     with quiet_when_nobody_reads():
         print(args.file)
         print_rows(rows)

@@ -17,6 +17,12 @@ Row = Tuple[str, str]
 """A label, empty where the row goes on with the one above, and a text."""
 
 
+def describe_odd_contents(path: str | os.PathLike[str], error: Exception) -> str:
+    """Say that a file cannot be read, of which nothing more is known than one of `ODD_CONTENTS`."""
+    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    return f"{path} holds what is not known here ({reason})."
+
+
 @contextlib.contextmanager
 def quiet_when_nobody_reads() -> Iterator[None]:
     """Print within; exit with code 1 and no traceback where the reader, such as ``head``, has gone."""

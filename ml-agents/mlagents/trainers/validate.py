@@ -23,8 +23,8 @@ from mlagents.torch_utils import set_torch_config
 from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers
 from mlagents.trainers.cli_options import CONFIG_PATH, create_parser, read_options
 from mlagents.trainers.config_file import load_config_file
-from mlagents.trainers.exception import TrainerConfigError, TrainerError
-from mlagents.trainers.learn import check_one_editor_is_enough, get_version_string, make_trainer_factory
+from mlagents.trainers.exception import TrainerConfigError
+from mlagents.trainers.learn import USER_ERRORS, check_one_editor_is_enough, get_version_string, make_trainer_factory
 from mlagents.trainers.report import (
     Row,
     describe_actions,
@@ -39,9 +39,6 @@ from mlagents.trainers.settings.schema import render
 from mlagents_envs import logging_util
 from mlagents_envs.base_env import BehaviorSpec
 from mlagents_envs.env_resolver import EditorSource, EnvSource, LaunchOptions, resolve_env
-from mlagents_envs.exception import UnityException
-
-USER_ERRORS = (TrainerConfigError, TrainerError, UnityException)
 
 Specs = Dict[str, BehaviorSpec]
 """What an environment has, by behaviour name, without teams."""

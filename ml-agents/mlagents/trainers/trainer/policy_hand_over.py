@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from typing import List
 
@@ -30,8 +29,7 @@ class PolicyHandOver(AgentManagerQueue[Policy]):
         super().__init__(behavior_id, maxlen=1)
         policy = trainer.get_policy(behavior_id)
         try:
-            # A network of a plug-in may know its trainer, of which there is only one.
-            self.acting: Policy = copy.deepcopy(policy, {id(trainer): trainer})
+            self.acting: Policy = trainer.copy_policy(behavior_id)
             self._snapshot = [tensor.detach().clone() for tensor in _tensors(policy)]
         except Exception as error:  # whatever the parts of a plug-in's policy raise
             raise TrainerConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import copy
 from collections import deque
 from typing import Deque, Dict, List, Optional, Tuple
 
@@ -107,6 +108,14 @@ class Trainer(abc.ABC):
     @abc.abstractmethod
     def get_policy(self, name_behavior_id: str) -> Policy:
         """Return the policy of a behaviour id."""
+
+    def copy_policy(self, name_behavior_id: str) -> Policy:
+        """Return a copy of the policy of a behaviour id, to act with elsewhere.
+
+        Whatever the parts of a plug-in's policy raise when they are copied is raised.
+        """
+        # A network of a plug-in may know its trainer, of which there is only one.
+        return copy.deepcopy(self.get_policy(name_behavior_id), {id(self): self})
 
     @abc.abstractmethod
     def advance(self) -> None:
