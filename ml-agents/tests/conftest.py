@@ -26,6 +26,17 @@ def _no_statistics_left_over():
     StatsReporter.stats_dict.clear()
 
 
+@pytest.fixture(autouse=True)
+def _no_modules_left_over(tmp_path):
+    """Drop the modules that a test wrote into its folder and imported: another test's may have the same name."""
+    yield
+    written = [
+        name for name, it in sys.modules.items() if (getattr(it, "__file__", None) or "").startswith(f"{tmp_path}/")
+    ]
+    for name in written:
+        del sys.modules[name]
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
     """Tests run beside each other, and their networks are small."""
