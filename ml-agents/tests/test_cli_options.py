@@ -1,5 +1,8 @@
 """The command line: its flags, and which of flag, file and default wins."""
 
+import subprocess
+import sys
+
 import pytest
 
 from mlagents.trainers.cli_options import create_parser
@@ -194,3 +197,23 @@ def test_version_and_help(capsys):
     shown = capsys.readouterr().out
     assert shown.startswith("mlagents 1.2.3\n")
     assert "Training areas in each copy. (default: 1)" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [(["--help"], "--torch-device"), (["--version"], "PyTorch 2."), (["--nope"], "")]
+)
+def test_what_needs_no_training_needs_no_torch(arguments, said):
+    script = (
+        "import sys\n"
+        f"sys.argv = ['mlagents-learn', *{arguments}]\n"
+        "from mlagents.trainers.command import main\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as end:\n"
+        "    assert 'torch' not in sys.modules\n"
+        "    sys.exit(end.code)\n"
+        "sys.exit('it did not end')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ended.returncode == (1 if arguments == ["--nope"] else 0), ended.stderr
+    assert said in ended.stdout

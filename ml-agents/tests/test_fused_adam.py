@@ -92,3 +92,30 @@ def test_gradients_are_dropped_or_zeroed():
     assert all(not parameter.grad.any() for parameter in ours)
     optimizer.zero_grad()
     assert all(parameter.grad is None for parameter in ours)
+
+
+@pytest.mark.parametrize("torch_has_wrapped_its_own", [False, True])
+def test_hooks_before_a_step_run_once_at_every_step(torch_has_wrapped_its_own, monkeypatch):
+    own = torch.optim.Adam.step
+    monkeypatch.setattr(torch.optim.Adam, "step", getattr(own, "__wrapped__", own))
+    if torch_has_wrapped_its_own:
+        torch.optim.Adam(parameters(1))
+    optimizer = FusedAdam(parameters(1), lr=0.01)
+    calls = []
+    optimizer.register_step_pre_hook(lambda *_: calls.append(1))
+    for step in range(3):
+        set_gradients(optimizer.param_groups[0]["params"], generator=torch.Generator().manual_seed(step))
+        optimizer.step()
+        assert len(calls) == step + 1
+
+
+def test_a_copy_takes_the_same_steps():
+    optimizer = FusedAdam(parameters(1), lr=0.01)
+    set_gradients(optimizer.param_groups[0]["params"], generator=torch.Generator().manual_seed(2))
+    optimizer.step()
+    twin = copy.deepcopy(optimizer)
+    for each in (optimizer, twin):
+        set_gradients(each.param_groups[0]["params"], generator=torch.Generator().manual_seed(3))
+        each.step()
+    assert_equal(optimizer.param_groups[0]["params"], twin.param_groups[0]["params"])
+    assert optimizer.param_groups[0]["params"][0] is not twin.param_groups[0]["params"][0]

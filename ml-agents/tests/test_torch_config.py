@@ -3,6 +3,7 @@ import sys
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 import yaml
 
 from mlagents.torch_utils import cpu_utils, default_device, set_torch_config
@@ -26,6 +27,7 @@ def test_the_cpu_when_asked_for():
     set_torch_config(TorchSettings(device="cpu"))
     assert default_device() == torch.device("cpu")
     assert torch.get_num_threads() == cpu_utils.get_num_threads_to_use()
+    assert {it["num_threads"] for it in threadpool_info() if it["user_api"] == "blas"} == {1}
 
 
 def test_the_default_is_cuda_where_there_is_one(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from mlagents.torch_utils.cpu_utils import get_num_threads_for_images, get_num_threads_to_use
@@ -18,7 +19,7 @@ _device: torch.device | None = None
 
 
 def set_torch_config(torch_settings: TorchSettings) -> None:
-    """Choose the device of the run, and the number of threads that torch computes with.
+    """Choose the device of the run, and the number of threads that torch and NumPy compute with.
 
     :param torch_settings: its `device` is a name as torch has it ("cpu", "cuda", "cuda:1", "mps", ...); None takes
         the GPU if there is one that speaks CUDA, else the CPU.
@@ -27,6 +28,9 @@ def set_torch_config(torch_settings: TorchSettings) -> None:
     global _device
     _device = _choose_device(torch_settings.device)
     torch.set_num_threads(get_num_threads_to_use())
+    # NumPy computes with small networks only. For them a second thread gains little, and where other processes keep
+    # the cores busy, each product waits for it a hundred times as long as it takes.
+    threadpool_limits(limits=1, user_api="blas")
     # A default other than the CPU makes torch intercept every call, so the CPU, where calls are what costs, goes
     # without. On other devices plug-ins rely on it for the tensors that they make themselves.
     torch.set_default_device(None if _device.type == "cpu" else _device)

@@ -1,11 +1,15 @@
 """The command line of ``mlagents-learn``: its parser, and how flags and configuration file become `RunOptions`."""
 
 import argparse
+import sys
 import typing
+from importlib import metadata
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, NoReturn, Tuple
 
 import attr
 
+import mlagents.trainers
+import mlagents_envs
 from mlagents.trainers.config_file import ConfigFile, load_config_file
 from mlagents.trainers.settings.fields import help_of
 from mlagents.trainers.settings.network import NetworkSettings
@@ -21,6 +25,14 @@ from mlagents.trainers.settings.run import (
 from mlagents_envs.spelling import did_you_mean
 
 CONFIG_PATH = "trainer_config_path"
+
+
+def get_version_string() -> str:
+    """Return the versions of all that matters to a run."""
+    return (
+        f"mlagents {mlagents.trainers.__version__}, mlagents_envs {mlagents_envs.__version__}, "
+        f"PyTorch {metadata.version('torch')}, Python {sys.version.split()[0]}"
+    )
 
 
 class _Group(NamedTuple):

@@ -11,14 +11,12 @@ from typing import Dict, Iterator, List, Optional
 
 import attr
 
-import mlagents.trainers
-import mlagents_envs
 from mlagents.plugins.blame import find_culprit
 from mlagents.plugins.stats_writer import register_stats_writer_plugins
 from mlagents.plugins.trainer_type import register_trainer_plugins, usable_plugins
-from mlagents.torch_utils import set_torch_config, torch
+from mlagents.torch_utils import set_torch_config
 from mlagents.trainers.checkpointer import Checkpointer
-from mlagents.trainers.cli_options import create_parser
+from mlagents.trainers.cli_options import create_parser, get_version_string
 from mlagents.trainers.env_manager import EnvManager
 from mlagents.trainers.environment_host import EnvironmentHost, SourceEnvFactory, engine_config
 from mlagents.trainers.evaluation import Evaluator
@@ -54,14 +52,6 @@ _SEEDS_PER_SESSION = 100_003
 """More than there are workers, each of which has a seed of its own."""
 
 _HOW_TO_SEE_MORE = "Only frames of the plug-in are shown; --debug shows all."
-
-
-def get_version_string() -> str:
-    """Return the versions of all that matters to a run."""
-    return (
-        f"mlagents {mlagents.trainers.__version__}, mlagents_envs {mlagents_envs.__version__}, "
-        f"PyTorch {torch.__version__}, Python {sys.version.split()[0]}"
-    )
 
 
 def parse_command_line(argv: Optional[List[str]] = None) -> RunOptions:

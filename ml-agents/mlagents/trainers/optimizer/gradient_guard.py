@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, List, Mapping
 
 from mlagents.torch_utils import torch
 from mlagents.trainers.exception import NotFiniteError
@@ -37,7 +37,7 @@ class _Guard:
         ]
         if any(gradient.is_sparse for gradient in gradients):
             gradients = [it.coalesce().values() if it.is_sparse else it for it in gradients]
-        if not gradients or torch.stack(torch._foreach_norm(gradients)).sum().item() < _TOO_LARGE:
+        if not gradients or _norm(gradients) < _TOO_LARGE:
             return
         for gradient in gradients:
             if not torch.isfinite(gradient).all():
@@ -54,3 +54,11 @@ class _Guard:
                 for key, parameter in module.named_parameters():
                     names.setdefault(id(parameter.grad), f"{name}, {key}")
         return names.get(id(gradient), "a parameter")
+
+
+def _norm(gradients: List[torch.Tensor]) -> float:
+    """Return a bound on the norm of all gradients together."""
+    whole = gradients[0]._base
+    if whole is not None and all(gradient._base is whole for gradient in gradients):
+        return float(whole.norm())  # the parts of one tensor are looked at as one
+    return float(torch.stack(torch._foreach_norm(gradients)).sum())

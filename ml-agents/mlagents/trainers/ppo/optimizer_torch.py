@@ -5,7 +5,7 @@ Source: Schulman et al., Proximal Policy Optimization Algorithms (2017).
 
 from __future__ import annotations
 
-from typing import Tuple
+from typing import Any, Tuple
 
 import attr
 
@@ -14,6 +14,8 @@ from mlagents.trainers.optimizer.actor_critic_optimizer import ActorCriticBatch,
 from mlagents.trainers.policy.torch_policy import TorchPolicy
 from mlagents.trainers.settings import ActorCriticSettings, ScheduleType, TrainerSettings, setting
 from mlagents.trainers.settings.fields import NOT_NEGATIVE, Range
+from mlagents.trainers.torch_entities.array_learning import ArrayBatch, LossGradients
+from mlagents.trainers.torch_entities.array_losses import trust_region_policy_gradient, trust_region_value_gradient
 from mlagents.trainers.torch_entities.utils import ModelUtils
 
 _FOLLOWS = attr.Factory(lambda settings: settings.learning_rate_schedule, takes_self=True)
@@ -55,8 +57,27 @@ class TorchPPOOptimizer(ActorCriticOptimizer):
         )
         entropy = ModelUtils.masked_mean(batch.entropy, batch.masks)
         loss = torch.sub(torch.add(policy_loss, value_loss, alpha=0.5), entropy, alpha=beta)
-        return loss, {
-            "Losses/Policy Loss": policy_loss.abs(),
+        return loss, self._metrics(policy_loss, value_loss, entropy, epsilon, beta)
+
+    def loss_in_arrays(self, batch: ArrayBatch) -> Tuple[float, LossGradients, Metrics]:
+        """See `ActorCriticOptimizer`."""
+        step = self.policy.get_current_step()
+        epsilon, beta = self.decay_epsilon.get_value(step), self.decay_beta.get_value(step)
+        policy_loss, of_log_probs = trust_region_policy_gradient(
+            batch.advantages, batch.log_probs, batch.old_log_probs, epsilon
+        )
+        value_loss, of_values = trust_region_value_gradient(batch.values, batch.old_values, batch.returns, epsilon)
+        entropy = float(batch.entropy.mean())
+        loss = policy_loss + 0.5 * value_loss - beta * entropy
+        for gradient in of_values.values():
+            gradient *= 0.5
+        gradients = LossGradients(of_log_probs, -beta / len(batch.entropy), of_values)
+        return loss, gradients, self._metrics(policy_loss, value_loss, entropy, epsilon, beta)
+
+    @staticmethod
+    def _metrics(policy_loss: Any, value_loss: Any, entropy: Any, epsilon: float, beta: float) -> Metrics:
+        return {
+            "Losses/Policy Loss": abs(policy_loss),
             "Losses/Value Loss": value_loss,
             "Policy/Entropy": entropy,
             "Policy/Epsilon": epsilon,

@@ -13,6 +13,7 @@ Axis letters: B rows, C continuous actions, D branches.
 from __future__ import annotations
 
 import math
+import operator
 import re
 from typing import Any, Dict, Generic, List, NamedTuple, Optional, Sequence, Tuple, Type, TypeVar
 
@@ -60,7 +61,7 @@ _LAYOUT: Dict[str, type] = {
 """Which module stands where in the networks that are evaluated here; the names are those of `named_modules`."""
 _PLACES = re.compile("|".join(f"({place})" for place in _LAYOUT))
 _TYPES = list(_LAYOUT.values())
-_EVALUATING_METHODS = frozenset({"forward", "get_action_and_stats", "critic_pass"})
+_EVALUATING_METHODS = frozenset({"forward", "get_action_and_stats", "get_stats", "critic_pass"})
 """What is not to be replaced on a single module."""
 
 _Self = TypeVar("_Self", bound="_ArrayNetwork")
@@ -110,20 +111,31 @@ class _ArrayNetwork:
         )
 
 
-class _ArrayBody:
-    """A `NetworkBody`: from observations (B, size) each to features (B, h_size)."""
+class ArrayEncoding:
+    """An `ObservationEncoder` of vectors: from observations (B, size) each to all of them, normalised, (B, sum)."""
 
-    def __init__(self, body: NetworkBody):
-        self._statistics = [_statistics(processor) for processor in body.observation_encoder.processors]
-        assert isinstance(body._body_endoder, LinearEncoder)
-        self._layers = [_linear(layer) for layer in body._body_endoder.seq_layers if isinstance(layer, nn.Linear)]
+    def __init__(self, encoder: ObservationEncoder):
+        self._statistics = [_statistics(processor) for processor in encoder.processors]
 
     def __call__(self, obs: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the encoding."""
         encodings = [
             values if statistics is None else _clip((values - statistics[0]) / statistics[1], 5.0)
             for values, statistics in zip(obs, self._statistics)
         ]
-        features = encodings[0] if len(encodings) == 1 else np.concatenate(encodings, axis=1)
+        return encodings[0] if len(encodings) == 1 else np.concatenate(encodings, axis=1)
+
+
+class _ArrayBody:
+    """A `NetworkBody`: from observations (B, size) each to features (B, h_size)."""
+
+    def __init__(self, body: NetworkBody):
+        self._encode = ArrayEncoding(body.observation_encoder)
+        assert isinstance(body._body_endoder, LinearEncoder)
+        self._layers = [_linear(layer) for layer in body._body_endoder.seq_layers if isinstance(layer, nn.Linear)]
+
+    def __call__(self, obs: Sequence[np.ndarray]) -> np.ndarray:
+        features = self._encode(obs)
         for weight, bias in self._layers:
             features = features @ weight
             features += bias
@@ -137,7 +149,7 @@ class _ArrayLSTM:
     """One step of an `LSTM`: from features (B, H) and memories (B, M) to an output (B, M / 2) and the new memories."""
 
     def __init__(self, lstm: LSTM):
-        from_input, from_hidden, *biases = (_array(parameter) for parameter in lstm.lstm.parameters())
+        from_input, from_hidden, *biases = (array_of(parameter) for parameter in lstm.lstm.parameters())
         self._weights = from_input.T, from_hidden.T
         self._biases = biases
 
@@ -210,7 +222,7 @@ class ArrayActor(_ArrayNetwork):
         if model._continuous_distribution is not None:
             log_sigma = model._continuous_distribution.log_sigma
             assert isinstance(log_sigma, torch.Tensor)
-            self._gaussian = (*_linear(model._continuous_distribution.mu), _array(log_sigma))
+            self._gaussian = (*_linear(model._continuous_distribution.mu), array_of(log_sigma))
         self._spread: Optional[_Spread] = None
         branches: Any = () if model._discrete_distribution is None else model._discrete_distribution.branches
         self._branches = [_linear(branch) for branch in branches]
@@ -329,29 +341,33 @@ class ArrayCritic(_ArrayNetwork):
         return {name: (features @ weight + bias)[:, 0] for name, (weight, bias) in self._heads.items()}
 
 
-class ArrayCache(Generic[_Self]):
-    """The arrays of a network that may be exchanged at any time.
+_Arrays = TypeVar("_Arrays")
 
-    :param kind: `ArrayActor` or `ArrayCritic`.
+
+class ArrayCache(Generic[_Arrays]):
+    """The arrays of networks that may be exchanged at any time.
+
+    :param kind: a class with `of` and `is_current`, each of as many networks as `get` is given.
     """
 
-    def __init__(self, kind: Type[_Self]):
-        self._kind = kind
-        self._arrays: Optional[_Self] = None
-        self._refused: Any = None
+    def __init__(self, kind: Type[_Arrays]):
+        self._kind: Any = kind
+        self._arrays: Any = None
+        self._refused: Tuple[Any, ...] = ()
 
-    def __deepcopy__(self, memo: Dict[int, Any]) -> ArrayCache[_Self]:
+    def __deepcopy__(self, memo: Dict[int, Any]) -> ArrayCache[_Arrays]:
         """Return an empty one: arrays share the memory of a network's parameters, and a copy of it has its own."""
         return ArrayCache(self._kind)
 
-    def get(self, network: Any) -> Optional[_Self]:
-        """Return the network as arrays, or None where torch has to evaluate it; what was refused once stays so."""
-        if network is self._refused:
-            return None
-        if self._arrays is None or not self._arrays.is_current(network):
-            self._arrays = self._kind.of(network)
-            self._refused = network if self._arrays is None else None
-        return self._arrays
+    def get(self, *networks: Any) -> Optional[_Arrays]:
+        """Return the networks as arrays, or None where torch has to do it; what was refused once stays so."""
+        if self._arrays is None or not self._arrays.is_current(*networks):
+            if self._refused and all(map(operator.is_, networks, self._refused)):
+                return None
+            self._arrays = self._kind.of(*networks)
+            self._refused = networks if self._arrays is None else ()
+        arrays: Optional[_Arrays] = self._arrays
+        return arrays
 
 
 def _is_as_made(name: str, module: nn.Module) -> bool:
@@ -370,7 +386,7 @@ def _has_variants(lstm: nn.LSTM) -> bool:
     return (lstm.num_layers, lstm.bidirectional, lstm.proj_size, lstm.bias) != (1, False, 0, True)
 
 
-def _array(tensor: torch.Tensor) -> np.ndarray:
+def array_of(tensor: torch.Tensor) -> np.ndarray:
     """Return the tensor's own memory as an array."""
     array: np.ndarray = tensor.detach().numpy()
     return array
@@ -379,9 +395,9 @@ def _array(tensor: torch.Tensor) -> np.ndarray:
 def _statistics(processor: Any) -> Optional[Tuple[np.ndarray, np.ndarray]]:
     """Return the mean and the deviation that a `VectorInput` normalises by, None if it does not."""
     normalizer = processor.normalizer
-    return None if normalizer is None else (_array(normalizer.running_mean), _array(normalizer._deviation))
+    return None if normalizer is None else (array_of(normalizer.running_mean), array_of(normalizer._deviation))
 
 
 def _linear(layer: nn.Linear) -> Tuple[np.ndarray, np.ndarray]:
     """Return views (in, out) and (out,) such that ``x @ weight + bias`` is what the layer gives."""
-    return _array(layer.weight).T, _array(layer.bias)
+    return array_of(layer.weight).T, array_of(layer.bias)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterable, List, NamedTuple, Optional, Tuple, cast
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple, cast
 
 from mlagents.torch_utils import torch
 
@@ -23,16 +23,23 @@ class FusedAdam(torch.optim.Adam):
         super().__init__(params, lr=lr, fused=True)
         self._slots = _Slots(self)
 
+    def __setstate__(self, state: Dict[str, Any]) -> None:
+        """See `torch.optim.Optimizer`, whose copies have nothing but the state."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._slots = _Slots(self)
+
     @torch.no_grad()
     def step(self, closure: Optional[Callable[[], float]] = None) -> Optional[float]:  # type: ignore[override]
         """Take a step along the gradients that are there."""
         if not self._slots.are_those_of(self):
             self._slots = _Slots(self)
-        if closure is not None or not self._slots.are_plain(self):
+        is_plain = closure is None and self._slots.are_plain(self)
+        if is_plain or not getattr(torch.optim.Adam.step, "hooked", False):  # torch's own does it once it is wrapped
+            for hook in self._optimizer_step_pre_hooks.values():
+                hook(self, (), {})
+        if not is_plain:
             loss: Optional[float] = super().step(closure)
             return loss
-        for hook in self._optimizer_step_pre_hooks.values():
-            hook(self, (), {})
         for group, slots in zip(self.param_groups, self._slots.ready):
             slots = slots.with_gradients()
             if not slots.parameters:

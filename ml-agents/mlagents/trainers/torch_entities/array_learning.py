@@ -1,0 +1,328 @@
+"""Gradients of the standard small actor and critic, written out in NumPy on the memory of the torch modules.
+
+For minibatches of a few dozen rows nearly all of the time of an update with autograd goes into calls: recording
+operations, replaying them backwards, allocating what they give. Here forward and backward pass are written out on
+arrays that are allocated once, and leave the gradients where autograd would: in ``parameter.grad``, for any torch
+optimizer. Networks are those that `array_inference` knows, without memory; for all others `of` returns None, and
+autograd does it. Autograd is the definition; the tests compare the two.
+
+Axis letters: B rows, H features, C continuous actions, D branches, A = C + D.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+from mlagents.torch_utils import nn, torch
+from mlagents.trainers.torch_entities.array_inference import (
+    ArrayActor,
+    ArrayCritic,
+    ArrayEncoding,
+    array_of,
+)
+from mlagents.trainers.torch_entities.distributions import EPSILON, FORBIDDEN_PENALTY, LOG_SQRT_2_PI
+
+_TWO_PI_E = 2.0 * math.pi * math.e
+
+
+class ArrayBatch(NamedTuple):
+    """A minibatch as a loss in arrays needs it: what `ActorCriticBatch` holds, without a memory."""
+
+    log_probs: np.ndarray
+    old_log_probs: np.ndarray
+    entropy: np.ndarray
+    values: Dict[str, np.ndarray]
+    old_values: Dict[str, np.ndarray]
+    returns: Dict[str, np.ndarray]
+    advantages: np.ndarray
+
+
+class LossGradients(NamedTuple):
+    """The gradients of a loss with respect to what the networks gave."""
+
+    log_probs: np.ndarray
+    """(B, A)"""
+    entropy: float
+    """The same for all rows."""
+    values: Dict[str, np.ndarray]
+    """(B,) by reward signal."""
+
+
+class ArrayLearner:
+    """An actor and a critic, which may be one network: `forward`, then `backward` for the same rows.
+
+    :param actor: `SimpleActor` or `SharedActorCritic`, of which `of` has seen that it can be written out.
+    :param critic: `ValueNetwork`, or the actor.
+    """
+
+    def __init__(self, actor: Any, critic: Any):
+        of_critic = ArrayCritic(critic)
+        self._watched = (of_critic if actor is critic else ArrayActor(actor), of_critic)
+        self._parameters = _parameters(actor, critic)
+        self._gradients = gradients = _Gradients(self._parameters)
+        self._actor_body = _Body(actor.network_body, gradients)
+        self._critic_body = self._actor_body if actor is critic else _Body(critic.network_body, gradients)
+        model = actor.action_model
+        gaussian, categorical = model._continuous_distribution, model._discrete_distribution
+        self._gaussian = None if gaussian is None else _Gaussian(gaussian, gradients)
+        self._branches = [_Branch(it, gradients) for it in (() if categorical is None else categorical.branches)]
+        heads = critic.value_heads.value_heads.items()
+        self._value_heads = {name: _Linear(head, gradients) for name, head in heads}
+        self._n_rows = 0
+
+    @classmethod
+    def of(cls, actor: Any, critic: Any) -> Optional[ArrayLearner]:
+        """Return the two as arrays, or None where autograd has to do it."""
+        fits = (
+            ArrayActor.of(actor) is not None
+            and ArrayCritic.of(critic) is not None
+            and actor.network_body.lstm is None
+            and all(it.dtype is torch.float32 and _is_plain(it) for it in _parameters(actor, critic))
+        )
+        return cls(actor, critic) if fits else None
+
+    def is_current(self, actor: Any, critic: Any) -> bool:
+        """Return whether these still are the two, with nothing in them exchanged, moved, frozen or added since."""
+        return all(it.is_current(network) for it, network in zip(self._watched, (actor, critic))) and all(
+            map(_is_plain, self._parameters)
+        )
+
+    def forward(
+        self,
+        obs: Sequence[np.ndarray],
+        continuous: Optional[np.ndarray],
+        discrete: Optional[np.ndarray],
+        allowed: Optional[np.ndarray],
+    ) -> Tuple[np.ndarray, np.ndarray, Dict[str, np.ndarray]]:
+        """Return the log-probabilities of actions (B, A), the entropies (B,), and values (B,) by reward signal.
+
+        :param obs: per observation (B, size).
+        :param continuous: (B, C), as they were drawn; None where there are none.
+        :param discrete: (B, D) choices; None where there are none.
+        :param allowed: (B, sum of branches), 1 = allowed and 0 = forbidden; None allows everything.
+        """
+        self._n_rows = n_rows = len(obs[0])
+        with np.errstate(over="ignore"):  # exp(-x) of a very negative x; its reciprocal is 0, as it should be
+            features = self._actor_body.forward(obs)
+            seen = features if self._critic_body is self._actor_body else self._critic_body.forward(obs)
+        log_probs: List[np.ndarray] = []
+        entropy = np.zeros(n_rows, dtype=np.float32)
+        if self._gaussian is not None:
+            assert continuous is not None
+            of_continuous, entropy_of_continuous = self._gaussian.forward(features, continuous)
+            log_probs.append(of_continuous)
+            entropy += entropy_of_continuous
+        start = 0
+        for index, branch in enumerate(self._branches):
+            assert discrete is not None
+            end = start + branch.size
+            of_branch = None if allowed is None else allowed[:, start:end]
+            of_choice, entropy_of_branch = branch.forward(features, discrete[:, index].astype(np.intp), of_branch)
+            log_probs.append(of_choice[:, None])
+            entropy += entropy_of_branch
+            start = end
+        values = {name: head.forward(seen)[:, 0] for name, head in self._value_heads.items()}
+        return log_probs[0] if len(log_probs) == 1 else np.concatenate(log_probs, axis=1), entropy, values
+
+    def backward(self, gradients: LossGradients) -> None:
+        """Set the gradients of all parameters, for those of a loss with respect to what `forward` returned."""
+        with np.errstate(all="ignore"):  # whoever takes a step looks at them
+            parts, start = [], 0
+            if self._gaussian is not None:
+                start = self._gaussian.size
+                parts.append(self._gaussian.backward(gradients.log_probs[:, :start], gradients.entropy * self._n_rows))
+            for index, branch in enumerate(self._branches):
+                parts.append(branch.backward(gradients.log_probs[:, start + index], gradients.entropy))
+            of_values = [head.backward(gradients.values[name][:, None]) for name, head in self._value_heads.items()]
+            if self._critic_body is self._actor_body:
+                self._actor_body.backward(_sum([*parts, *of_values]))
+            else:
+                self._actor_body.backward(_sum(parts))
+                self._critic_body.backward(_sum(of_values))
+        self._gradients.hand_over()
+
+
+class _Gradients:
+    """Room for the gradients of parameters: parts of one array, so that they can be looked at as one."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter]):
+        flat = torch.zeros(sum(it.numel() for it in parameters))
+        parts = torch.split(flat, [it.numel() for it in parameters])
+        self._by_parameter = {it: part.view(it.shape) for it, part in zip(parameters, parts)}
+
+    def of(self, parameter: Any) -> np.ndarray:
+        """Return the room for a parameter's."""
+        return array_of(self._by_parameter[parameter])
+
+    def hand_over(self) -> None:
+        """Make them the parameters' gradients."""
+        for parameter, gradient in self._by_parameter.items():
+            parameter.grad = gradient
+
+
+class _Linear:
+    """``inputs @ weight.T + bias``."""
+
+    def __init__(self, layer: nn.Linear, gradients: _Gradients):
+        self._weight, self._bias = array_of(layer.weight), array_of(layer.bias)
+        self._weight_gradient, self._bias_gradient = gradients.of(layer.weight), gradients.of(layer.bias)
+        self.size = len(self._bias)
+        self._allocate(0)
+
+    def _allocate(self, n_rows: int) -> None:
+        n_inputs = self._weight.shape[1]
+        self._inputs: np.ndarray = np.empty((n_rows, n_inputs), dtype=np.float32)
+        self._outputs = np.empty((n_rows, self.size), dtype=np.float32)
+        self._input_gradient = np.empty((n_rows, n_inputs), dtype=np.float32)
+
+    def forward(self, inputs: np.ndarray) -> np.ndarray:
+        """Return (B, size), valid until the next call, for inputs (B, n), which are kept for `backward`."""
+        if len(inputs) != len(self._outputs):
+            self._allocate(len(inputs))
+        self._inputs = inputs
+        np.matmul(inputs, self._weight.T, out=self._outputs)
+        self._outputs += self._bias
+        return self._outputs
+
+    def backward(self, gradient: np.ndarray, to_inputs: bool = True) -> np.ndarray:
+        """Keep the parameters' gradients for that of the outputs (B, size); return that of the inputs (B, n).
+
+        :param to_inputs: whether that is wanted.
+        """
+        np.matmul(gradient.T, self._inputs, out=self._weight_gradient)
+        np.add.reduce(gradient, axis=0, out=self._bias_gradient)
+        if to_inputs:
+            np.matmul(gradient, self._weight, out=self._input_gradient)
+        return self._input_gradient
+
+
+class _LinearSwish(_Linear):
+    """A linear layer, then x * sigmoid(x)."""
+
+    def _allocate(self, n_rows: int) -> None:
+        super()._allocate(n_rows)
+        self._sigmoid, self._activations, self._slope = (np.empty_like(self._outputs) for _ in range(3))
+
+    def forward(self, inputs: np.ndarray) -> np.ndarray:
+        """See `_Linear`."""
+        outputs = super().forward(inputs)
+        sigmoid = np.negative(outputs, out=self._sigmoid)
+        np.exp(sigmoid, out=sigmoid)
+        sigmoid += 1.0
+        np.reciprocal(sigmoid, out=sigmoid)
+        np.multiply(outputs, sigmoid, out=self._activations)
+        return self._activations
+
+    def backward(self, gradient: np.ndarray, to_inputs: bool = True) -> np.ndarray:
+        """See `_Linear`. The slope of x s(x) is s + x s (1 - s)."""
+        slope = np.subtract(1.0, self._sigmoid, out=self._slope)
+        slope *= self._activations
+        slope += self._sigmoid
+        slope *= gradient
+        return super().backward(slope, to_inputs)
+
+
+class _Body:
+    """A `NetworkBody`: from observations (B, size) each to features (B, H)."""
+
+    def __init__(self, body: Any, gradients: _Gradients):
+        self._encode = ArrayEncoding(body.observation_encoder)
+        layers = (layer for layer in body._body_endoder.seq_layers if isinstance(layer, nn.Linear))
+        self._layers = [_LinearSwish(layer, gradients) for layer in layers]
+
+    def forward(self, obs: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the features, which are kept for `backward`."""
+        features = self._encode(obs)
+        for layer in self._layers:
+            features = layer.forward(features)
+        return features
+
+    def backward(self, gradient: np.ndarray) -> None:
+        """Keep the parameters' gradients for that of the features (B, H)."""
+        for index, layer in reversed([*enumerate(self._layers)]):
+            gradient = layer.backward(gradient, to_inputs=index > 0)
+
+
+class _Gaussian:
+    """A `GaussianDistribution` with a standard deviation of its own: log-densities and entropy of given actions."""
+
+    def __init__(self, distribution: Any, gradients: _Gradients):
+        self._mean = _Linear(distribution.mu, gradients)
+        self._log_sigma, self._log_sigma_gradient = (
+            array_of(distribution.log_sigma),
+            gradients.of(distribution.log_sigma),
+        )
+        self.size = self._mean.size
+
+    def forward(self, features: np.ndarray, actions: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """Return log-densities (B, C), and the entropy, averaged over the actions, (1,)."""
+        self._sigma = sigma = np.exp(self._log_sigma)
+        self._variance = sigma * sigma
+        self._width = 2.0 * self._variance + EPSILON
+        self._distance = actions - self._mean.forward(features)
+        self._scaled = self._distance / self._width
+        log_probs = -LOG_SQRT_2_PI - np.log(sigma + EPSILON) - self._distance * self._scaled
+        entropy = 0.5 * np.log(_TWO_PI_E * self._variance + EPSILON).mean(axis=1)
+        return log_probs, entropy
+
+    def backward(self, log_probs: np.ndarray, entropy: float) -> np.ndarray:
+        """Return the gradient of the features, for those of the log-densities (B, C) and of the entropy."""
+        of_mean = 2.0 * self._scaled
+        of_log_sigma = 2.0 * self._variance * of_mean * self._scaled - self._sigma / (self._sigma + EPSILON)
+        of_entropy = _TWO_PI_E * self._variance / (_TWO_PI_E * self._variance + EPSILON) / self.size
+        np.add(np.einsum("bc,bc->c", log_probs, of_log_sigma)[None], entropy * of_entropy, out=self._log_sigma_gradient)
+        return self._mean.backward(log_probs * of_mean)
+
+
+class _Branch:
+    """A branch of a `MultiCategoricalDistribution`: log-probabilities and entropies of given choices."""
+
+    def __init__(self, layer: nn.Linear, gradients: _Gradients):
+        self._logits = _Linear(layer, gradients)
+        self.size = self._logits.size
+
+    def forward(
+        self, features: np.ndarray, choices: np.ndarray, allowed: Optional[np.ndarray]
+    ) -> Tuple[np.ndarray, np.ndarray]:
+        """Return log-probabilities (B,) and entropies (B,)."""
+        logits = self._logits.forward(features)
+        self._allowed = allowed
+        if allowed is not None:
+            logits = logits * allowed - FORBIDDEN_PENALTY * (1.0 - allowed)
+        probs = np.exp(logits - np.maximum.reduce(logits, axis=1, keepdims=True))
+        probs /= np.add.reduce(probs, axis=1, keepdims=True)
+        self._chosen = (np.arange(len(choices)), choices)
+        self._probs, self._with_epsilon = probs, probs + EPSILON
+        self._log_probs = np.log(self._with_epsilon)
+        return self._log_probs[self._chosen], -np.add.reduce(probs * self._log_probs, axis=1)
+
+    def backward(self, log_probs: np.ndarray, entropy: float) -> np.ndarray:
+        """Return the gradient of the features, for those of the log-probabilities (B,) and of each entropy."""
+        probs = self._probs
+        of_probs = self._log_probs + probs / self._with_epsilon
+        of_probs *= -entropy
+        of_probs[self._chosen] += log_probs / self._with_epsilon[self._chosen]
+        of_logits = of_probs * probs
+        of_logits -= probs * np.add.reduce(of_logits, axis=1, keepdims=True)
+        return self._logits.backward(of_logits if self._allowed is None else of_logits * self._allowed)
+
+
+def _parameters(actor: nn.Module, critic: nn.Module) -> List[nn.Parameter]:
+    """Return each parameter once, without the constants, which an actor holds beside its modules."""
+    named = (it for network in dict.fromkeys((actor, critic)) for it in network.named_parameters())
+    return [parameter for name, parameter in named if "." in name]
+
+
+def _is_plain(parameter: nn.Parameter) -> bool:
+    """Return whether a parameter learns, and nobody is told of its gradient, which would not be so here."""
+    return parameter.requires_grad and not parameter._backward_hooks and not parameter._post_accumulate_grad_hooks
+
+
+def _sum(parts: Sequence[np.ndarray]) -> np.ndarray:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
