@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := ml-agents-envs/pyproject.toml ml-agents/pyproject.toml ml-agents-trainer-plugin/pyproject.toml
 
-.PHONY: train test test-fast test-versions torture soak lint bench docs clean
+.PHONY: train test test-fast test-versions torture soak lint bench bench-check docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,8 @@ help:
 	@echo "make soak    see that a long run keeps its size (10 minutes)"
 	@echo "make lint    check style and types"
 	@echo "make bench   measure speed and memory"
+	@echo "make bench-check"
+	@echo "             see that no workload has become slower than it was, by its ratios (20 minutes)"
 	@echo "make docs    build the manual into site/"
 
 .venv/installed: constraints.txt requirements-dev.txt $(PACKAGES)
@@ -51,6 +53,9 @@ lint: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks
+
+bench-check: .venv/installed
+	$(BIN)/python -m benchmarks.check
 
 docs: .venv/installed
 	$(BIN)/mkdocs build --strict

@@ -3,27 +3,27 @@
 import argparse
 
 from benchmarks import (
-    cartpole,
     collection,
     decode,
-    end_to_end,
     environment,
-    larger_networks,
+    learning,
     list_trainers,
     memory,
     other_trainers,
     sac,
+    sizes,
     threaded,
     wire,
     workers,
+    workloads,
 )
 
 BENCHMARKS = {
+    "workloads": workloads.run,
+    "learning": learning.run,
+    "sizes": sizes.run,
     "environment": environment.run,
-    "end_to_end": end_to_end.run,
-    "larger_networks": larger_networks.run,
     "sac": sac.run,
-    "cartpole": cartpole.run,
     "collection": collection.run,
     "memory": memory.run,
     "other_trainers": other_trainers.run,

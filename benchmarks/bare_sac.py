@@ -22,17 +22,27 @@ Layers = List[Tuple[torch.Tensor, torch.Tensor]]
 
 
 class BareSAC:
-    """Actor, two Q-networks, value and target, each 2 x 128 with swish, the entropy's weight, and three Adams.
+    """Actor, two Q-networks, value and target, each of two layers with swish, the entropy's weight, and three Adams.
 
     :param adam: "fused" or "foreach": which of torch's implementations takes the steps.
     """
 
-    def __init__(self, adam: str, batch_size: int):
+    def __init__(
+        self,
+        adam: str,
+        batch_size: int,
+        n_agents: int = 12,
+        obs_size: int = OBS,
+        n_actions: int = ACTIONS,
+        hidden: int = HIDDEN,
+    ):
         generator = torch.Generator().manual_seed(0)
-        self.actor = make_layers([OBS, HIDDEN, HIDDEN], generator)
-        self.mean, self.log_sigma = (make_layers([HIDDEN, ACTIONS], generator)[0] for _ in range(2))
-        self.q1, self.q2 = (make_layers([OBS + ACTIONS, HIDDEN, HIDDEN, 1], generator) for _ in range(2))
-        self.value = make_layers([OBS, HIDDEN, HIDDEN, 1], generator)
+        self.n_actions = n_actions
+        self.seen = torch.randn(n_agents, obs_size, generator=generator)
+        self.actor = make_layers([obs_size, hidden, hidden], generator)
+        self.mean, self.log_sigma = (make_layers([hidden, n_actions], generator)[0] for _ in range(2))
+        self.q1, self.q2 = (make_layers([obs_size + n_actions, hidden, hidden, 1], generator) for _ in range(2))
+        self.value = make_layers([obs_size, hidden, hidden, 1], generator)
         self.target = [(weight.detach().clone(), bias.detach().clone()) for weight, bias in self.value]
         self.log_alpha = torch.zeros(1, requires_grad=True)
         self.actor_parameters = _flat([*self.actor, self.mean, self.log_sigma])
@@ -40,14 +50,19 @@ class BareSAC:
             torch.optim.Adam(parameters, lr=3e-4, fused=adam == "fused", foreach=adam == "foreach")
             for parameters in (self.actor_parameters, _flat([*self.q1, *self.q2, *self.value]), [self.log_alpha])
         ]
-        self.shift, self.deviation = torch.zeros(OBS), torch.ones(OBS)
+        self.shift, self.deviation = torch.zeros(obs_size), torch.ones(obs_size)
         self.data: Dict[str, torch.Tensor] = {
-            "obs": torch.randn(batch_size, OBS, generator=generator),
-            "next_obs": torch.randn(batch_size, OBS, generator=generator),
-            "actions": torch.rand(batch_size, ACTIONS, generator=generator) * 2 - 1,
+            "obs": torch.randn(batch_size, obs_size, generator=generator),
+            "next_obs": torch.randn(batch_size, obs_size, generator=generator),
+            "actions": torch.rand(batch_size, n_actions, generator=generator) * 2 - 1,
             "rewards": torch.randn(batch_size, generator=generator),
             "dones": torch.zeros(batch_size),
         }
+
+    @torch.inference_mode()
+    def act(self) -> torch.Tensor:
+        """Decide for all agents."""
+        return self._act(self.seen)[0]
 
     def update(self) -> None:
         """Take the three gradient steps on the minibatch, and move the target."""
@@ -62,7 +77,7 @@ class BareSAC:
             q2_fresh = _evaluate(self.q2, torch.cat([obs, actions], dim=1))
             value_target = torch.minimum(q1_fresh, q2_fresh) - alpha * log_probs
             backup = data["rewards"] + (1 - data["dones"]) * GAMMA * _evaluate(self.target, next_obs)
-            missing = log_probs - ACTIONS
+            missing = log_probs - self.n_actions
         taken = torch.cat([obs, data["actions"]], dim=1)
         q_loss = 0.5 * (_evaluate(self.q1, taken) - backup).square().mean()
         q_loss = q_loss + 0.5 * (_evaluate(self.q2, taken) - backup).square().mean()

@@ -10,12 +10,14 @@ from typing import Callable, ClassVar, List, Tuple
 from mlagents_envs.base_env import ActionTuple, BehaviorName, DecisionSteps, TerminalSteps
 from mlagents_envs.builtin.ball3d import Ball3DEnv
 from mlagents_envs.builtin.gridworld import GridWorldEnv
-from mlagents_envs.vector_env import VectorEnv
+from mlagents_envs.external.gymnasium_env import GymnasiumEnv
+from mlagents_envs.external.gymnasium_ids import make_vector_env
+from mlagents_envs.local_env import LocalEnv
 
 INTERVAL = 500
 
 
-class Probed(VectorEnv):
+class Probed(LocalEnv):
     """Keeps, per process, the time of the one environment in it and the process's peak memory.
 
     Every `INTERVAL` decisions it also calls `interlude`, whose time it keeps apart.
@@ -64,6 +66,20 @@ class ProbedBall(Probed, Ball3DEnv):
 
 class ProbedGrid(Probed, GridWorldEnv):
     """The built-in GridWorld."""
+
+
+class ProbedCartPole(Probed, GymnasiumEnv):
+    """Gymnasium's CartPole-v1."""
+
+    def __init__(self, seed: int = 0, num_areas: int = 1):
+        super().__init__(make_vector_env("CartPole-v1", num_areas, {}), "CartPole-v1", seed=seed)
+
+
+class ProbedPendulum(Probed, GymnasiumEnv):
+    """Gymnasium's Pendulum-v1."""
+
+    def __init__(self, seed: int = 0, num_areas: int = 1):
+        super().__init__(make_vector_env("Pendulum-v1", num_areas, {}), "Pendulum-v1", seed=seed)
 
 
 def peak_memory_mib() -> float:

@@ -45,6 +45,19 @@ class StillEnv(VectorEnv):
         return [self._obs], self._reward, self._never, self._never
 
 
+class WaitingBall(Ball3DEnv):
+    """3DBall whose steps take some time of their own, in which the processor is free."""
+
+    def __init__(self, step_s: float, **kwargs: Any):
+        super().__init__(**kwargs)
+        self._step_s = step_s
+
+    def step(self) -> None:
+        """Wait, and step."""
+        time.sleep(self._step_s)
+        super().step()
+
+
 class TimedLink(TrainerLink):
     """Notes how long the trainer took to answer, and the last exchange but one, which is like all others.
 
@@ -86,13 +99,14 @@ def main() -> None:
     parser.add_argument("--mlagents-port", type=int)
     parser.add_argument("-logFile")
     parser.add_argument("--report", type=Path)
+    parser.add_argument("--step-s", type=float, default=0.0, help="how long each step waits, as an engine does")
     parser.add_argument("name", choices=["3DBall", "vector", "image"])
     parser.add_argument("n_agents", type=int)
     arguments, _ = parser.parse_known_args()
 
     def make_env(seed: int, num_areas: int, side_channels: Any) -> VectorEnv:
         if arguments.name == "3DBall":
-            return Ball3DEnv(seed=seed, n_agents=arguments.n_agents, side_channels=side_channels)
+            return WaitingBall(arguments.step_s, seed=seed, n_agents=arguments.n_agents, side_channels=side_channels)
         shape = VECTOR if arguments.name == "vector" else IMAGE
         return StillEnv(arguments.n_agents, shape, seed=seed, side_channels=side_channels)
 

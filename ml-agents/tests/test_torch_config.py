@@ -3,8 +3,8 @@ import sys
 
 import pytest
 import torch
-from threadpoolctl import threadpool_info
 import yaml
+from threadpoolctl import threadpool_info
 
 from mlagents.torch_utils import cpu_utils, default_device, set_torch_config
 from mlagents.trainers.exception import TrainerConfigError

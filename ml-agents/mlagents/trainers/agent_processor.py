@@ -274,9 +274,10 @@ class AgentProcessor:
     def _record_rewards(self, slots: np.ndarray, steps: DecisionSteps) -> None:
         """Complete the experiences of agents that go on, and cut those at the time horizon."""
         rewarded = self._acted[slots]
-        if not rewarded.any():
+        n_rewarded = np.count_nonzero(rewarded)
+        if not n_rewarded:
             return
-        if rewarded.all():
+        if n_rewarded == len(rewarded):
             rows: slice | np.ndarray = slice(None)
         else:
             rows = np.flatnonzero(rewarded)

@@ -21,10 +21,10 @@ from mlagents.plugins.trainer_type import (
 )
 from mlagents.torch_utils import set_torch_config
 from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers
-from mlagents.trainers.cli_options import CONFIG_PATH, create_parser, read_options
+from mlagents.trainers.cli_options import CONFIG_PATH, create_parser, get_version_string, read_options
 from mlagents.trainers.config_file import load_config_file
 from mlagents.trainers.exception import TrainerConfigError
-from mlagents.trainers.learn import USER_ERRORS, check_one_editor_is_enough, get_version_string, make_trainer_factory
+from mlagents.trainers.learn import USER_ERRORS, check_one_editor_is_enough, make_trainer_factory
 from mlagents.trainers.report import (
     Row,
     describe_actions,

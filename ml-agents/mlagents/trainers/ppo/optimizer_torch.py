@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Tuple
 
 import attr
+import numpy as np
 
 from mlagents.torch_utils import torch
 from mlagents.trainers.optimizer.actor_critic_optimizer import ActorCriticBatch, ActorCriticOptimizer, Metrics
@@ -67,7 +68,7 @@ class TorchPPOOptimizer(ActorCriticOptimizer):
             batch.advantages, batch.log_probs, batch.old_log_probs, epsilon
         )
         value_loss, of_values = trust_region_value_gradient(batch.values, batch.old_values, batch.returns, epsilon)
-        entropy = float(batch.entropy.mean())
+        entropy = float(np.add.reduce(batch.entropy)) / len(batch.entropy)
         loss = policy_loss + 0.5 * value_loss - beta * entropy
         for gradient in of_values.values():
             gradient *= 0.5
