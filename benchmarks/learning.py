@@ -99,6 +99,7 @@ def run() -> None:
             finals = [_final(curve) for curve in found]
             rows.append([f"{title}: {who}", f"{statistics.fmean(finals):.0f}", ", ".join(f"{it:.0f}" for it in finals)])
         axis.set(title=title, xlabel="agent steps", ylabel="mean return")
+        axis.locator_params(axis="x", nbins=5)
         axis.legend()
     figure.savefig(PICTURE, dpi=100)
     print_table(
