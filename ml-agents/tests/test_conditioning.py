@@ -1,5 +1,7 @@
 """Goals: which observations are, and how they condition a network."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from mlagents.trainers.settings import ConditioningType, NetworkSettings
 from mlagents.trainers.torch_entities import encoders
 from mlagents.trainers.torch_entities.conditioning import ConditionalEncoder, HyperNetwork
 from mlagents.trainers.torch_entities.encoders import register_encoder
+from mlagents.trainers.torch_entities.fused_adam import FusedAdam
 from mlagents.trainers.torch_entities.layers import LinearEncoder
 from mlagents.trainers.torch_entities.networks import NetworkBody, ValueNetwork
 from mlagents_envs.base_env import DimensionProperty, ObservationSpec, ObservationType, vector_observation
@@ -139,9 +142,55 @@ def test_a_layer_is_generated_once_for_each_goal_where_goals_are_few(n_goals, n_
     """Few: no more than the hidden units of what generates, here 6."""
     layer = HyperNetwork(3, 2, 4, 6, 2)
     generated = []
-    layer.hypernet.register_forward_hook(lambda module, inputs, weights: generated.append(len(weights)))
+    layer.hypernet[0].register_forward_hook(lambda module, inputs, outputs: generated.append(len(outputs)))
     layer(torch.randn(50, 3), torch.randn(n_goals, 4)[torch.arange(50) % n_goals])
     assert generated == [n_generated]
+
+
+def step_of_adam(layer):
+    optimizer = FusedAdam(layer.hypernet[-1].parameters(), lr=0.1)
+    layer(torch.ones(2, 3), torch.eye(4)[:2]).sum().backward()
+    for _ in range(2):  # torch takes the first step
+        optimizer.step()
+
+
+def write_past_torch(layer):
+    for parameter in layer.parameters():
+        parameter.data.copy_(torch.randn_like(parameter))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        step_of_adam,
+        write_past_torch,
+        lambda layer: layer.load_state_dict({k: v + 1 for k, v in layer.state_dict().items()}),
+        lambda layer: setattr(layer.hypernet[-1].weight, "data", layer.hypernet[-1].weight.data + 1),
+        lambda layer: layer.double().float(),
+    ],
+    ids=["a step of Adam", "a write past torch's count", "a checkpoint", "other memory", "nothing, in the end"],
+)
+def test_what_was_generated_counts_until_the_weights_change(change):
+    layer = HyperNetwork(3, 2, 4, 6, 2)
+    draw_anew(layer)
+    inputs, goals = torch.randn(5, 3), torch.eye(4)[torch.tensor([0, 1, 1, 0, 3])]
+    with torch.no_grad():
+        layer(inputs, goals)
+        assert torch.equal(layer(inputs, goals), copy.deepcopy(layer)(inputs, goals))
+    change(layer)
+    with torch.no_grad():
+        for given in (goals, goals.flip(0), torch.eye(4)[2].expand(5, 4), goals):
+            assert torch.equal(layer(inputs, given), copy.deepcopy(layer)(inputs, given))
+
+
+def test_where_nothing_has_changed_a_layer_is_not_generated_again():
+    layer = HyperNetwork(3, 2, 4, 6, 2)
+    inputs, goals = torch.randn(5, 3), torch.eye(4)[:1].expand(5, 4)
+    with torch.no_grad():
+        first = layer._generate(layer.hypernet[-1], goals[:, :1].expand(5, 6))
+        assert layer._generate(layer.hypernet[-1], goals[:, :1].expand(5, 6)) is first
+    layer(inputs, goals).sum().backward()
+    assert layer.hypernet[-1].weight.grad.abs().sum() > 0
 
 
 def test_generated_weights_start_small_enough():

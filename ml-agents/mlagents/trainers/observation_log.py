@@ -25,7 +25,11 @@ def as_bytes(rows: np.ndarray) -> Optional[np.ndarray]:
 
 def as_floats(rows: np.ndarray) -> np.ndarray:
     """Return bytes as float32 from 0 to 1, as the decoder of images gives pixels; float32 rows as they are."""
-    return rows if rows.dtype == np.float32 else np.divide(rows, _MAX_PIXEL, dtype=np.float32)
+    if rows.dtype == np.float32:
+        return rows
+    floats = rows.astype(np.float32)
+    floats /= _MAX_PIXEL
+    return floats
 
 
 def _are_rows_equal(some: np.ndarray, others: np.ndarray) -> np.ndarray:
