@@ -59,6 +59,6 @@ class _Guard:
 def _norm(gradients: List[torch.Tensor]) -> float:
     """Return a bound on the norm of all gradients together."""
     whole = gradients[0]._base
-    if whole is not None and all(gradient._base is whole for gradient in gradients):
-        return float(whole.norm())  # the parts of one tensor are looked at as one
+    if whole is not None and not whole.is_sparse and all(gradient._base is whole for gradient in gradients):
+        return float(torch.linalg.vector_norm(whole))  # the parts of one tensor are looked at as one
     return float(torch.stack(torch._foreach_norm(gradients)).sum())

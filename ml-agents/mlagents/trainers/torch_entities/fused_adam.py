@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple, cast
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple, Union, cast
 
 from mlagents.torch_utils import torch
 
@@ -44,8 +44,7 @@ class FusedAdam(torch.optim.Adam):
             slots = slots.with_gradients()
             if not slots.parameters:
                 continue
-            for array in slots.steps_arrays:
-                array += 1
+            slots.counts[slots.rows] += 1
             beta1, beta2 = group["betas"]
             torch._fused_adam_(
                 slots.parameters,
@@ -78,20 +77,34 @@ class FusedAdam(torch.optim.Adam):
 
 
 class _Group(NamedTuple):
-    """Parameters and what Adam keeps for each; `steps_arrays` share the memory of `steps`."""
+    """Parameters and what Adam keeps for each; `counts`, at `rows`, are the memory of `steps`."""
 
-    parameters: Tuple[torch.nn.Parameter, ...]
+    parameters: Tuple[torch.Tensor, ...]
     means: Tuple[torch.Tensor, ...]
     squares: Tuple[torch.Tensor, ...]
     steps: Tuple[torch.Tensor, ...]
-    steps_arrays: Tuple[Any, ...]
+    counts: Any
+    rows: Union[slice, List[int]] = slice(None)
+
+    @staticmethod
+    def of(parameters: List[torch.nn.Parameter], states: List[Dict[str, Any]]) -> _Group:
+        """Return the group, whose numbers of steps stand in one tensor from now on, to be counted by one operation."""
+        means, squares = (tuple(state[name] for state in states) for name in ("exp_avg", "exp_avg_sq"))
+        counts = torch.stack([state["step"] for state in states]) if states else torch.zeros(0)
+        steps = counts.unbind()
+        for state, step in zip(states, steps):
+            state["step"] = step
+        return _Group(tuple(parameters), means, squares, steps, counts.numpy())
 
     def with_gradients(self) -> _Group:
         """Return those that have a gradient now."""
-        if all(parameter.grad is not None for parameter in self.parameters):
+        rows = [row for row, parameter in enumerate(self.parameters) if parameter.grad is not None]
+        if len(rows) == len(self.parameters):
             return self
-        slots = [slot for slot in zip(*self) if slot[0].grad is not None]
-        return _Group(*zip(*slots)) if slots else _Group((), (), (), (), ())
+        parameters, means, squares, steps = (
+            tuple(column[row] for row in rows) for column in (self.parameters, self.means, self.squares, self.steps)
+        )
+        return _Group(parameters, means, squares, steps, self.counts, rows)
 
 
 class _Slots:
@@ -114,8 +127,7 @@ class _Slots:
                     states.append(state)
                 else:
                     self._others.append(parameter)
-            means, squares, steps = (tuple(it[name] for it in states) for name in ("exp_avg", "exp_avg_sq", "step"))
-            self.ready.append(_Group(tuple(parameters), means, squares, steps, tuple(it.numpy() for it in steps)))
+            self.ready.append(_Group.of(parameters, states))
 
     def are_those_of(self, optimizer: torch.optim.Optimizer) -> bool:
         """Return whether the optimizer has got no further parameters or states since, nor others."""
