@@ -21,9 +21,9 @@ TOLERANCE = 0.15
 Ratios = Dict[str, Dict[str, float]]
 
 
-def measure(name: str) -> Dict[str, float]:
+def ratios(runs: List[workloads.Figures]) -> Dict[str, float]:
     """Return the ratios of a workload, larger being better."""
-    _, floor, others = workloads.medians(workloads.measure(name))
+    _, floor, others = workloads.medians(runs)
     found = {"to the floor": floor, "to the others": others}
     return {kind: round(ratio, 3) for kind, ratio in found.items() if ratio is not None}
 
@@ -38,19 +38,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.check", description="Compare with the committed ratios."
     )
-    parser.add_argument("--write", action="store_true", help="write the ratios to compare with from now on")
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="print the table of workloads, and write its ratios to compare with from now on",
+    )
     write = parser.parse_args().write
     if write:
-        ratios = {name: measure(name) for name in workloads.WORKLOADS}
-        COMMITTED.write_text(json.dumps(ratios, indent=2) + "\n", encoding="utf-8")
+        by_name = {name: ratios(runs) for name, runs in workloads.run().items()}
+        COMMITTED.write_text(json.dumps(by_name, indent=2) + "\n", encoding="utf-8")
         print(f"Wrote {COMMITTED}.")
         return
     committed: Ratios = json.loads(COMMITTED.read_text(encoding="utf-8"))
     rows, failed = [], False
     for name, expected in committed.items():
-        found = measure(name)
+        found = ratios(workloads.measure(name))
         if losses(found, expected):  # once may be the machine's mood
-            again = measure(name)
+            again = ratios(workloads.measure(name))
             found = {kind: max(ratio, again[kind]) for kind, ratio in found.items()}
         lost = losses(found, expected)
         failed = failed or bool(lost)

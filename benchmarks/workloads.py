@@ -276,11 +276,12 @@ def medians(runs: List[Figures]) -> Tuple[float, Optional[float], Optional[float
     )
 
 
-def run() -> None:
-    """Print the table."""
+def run() -> Dict[str, List[Figures]]:
+    """Print the table; return the runs of each workload."""
+    by_name = {name: measure(name) for name in WORKLOADS}
     rows, notes = [], []
-    for name, workload in WORKLOADS.items():
-        runs = measure(name)
+    for name, runs in by_name.items():
+        workload = WORKLOADS[name]
         speed, floor, others = medians(runs)
         target = statistics.median(run.target_s for run in runs)
         overheads = ", ".join(f"{run.overhead:+.0%}" for run in sorted(runs) if run.overhead is not None)
@@ -301,3 +302,4 @@ def run() -> None:
     header = ["", "steps/s", "over floor", "claim", "x SB3", "claim", "MiB", "target, s", "over floor, all runs"]
     print_table(f"Trainings end to end: medians of {REPEATS} (C: beside one worker instead of SB3)", header, rows)
     print("\n".join(notes))
+    return by_name
