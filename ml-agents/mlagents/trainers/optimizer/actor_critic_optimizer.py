@@ -18,8 +18,8 @@ from mlagents.trainers.policy.torch_policy import TorchPolicy
 from mlagents.trainers.settings import TrainerSettings
 from mlagents.trainers.torch_entities.action_log_probs import ActionLogProbs
 from mlagents.trainers.torch_entities.agent_action import AgentAction
-from mlagents.trainers.torch_entities.array_inference import ArrayCache
 from mlagents.trainers.torch_entities.array_learning import ArrayBatch, ArrayLearner, LossGradients
+from mlagents.trainers.torch_entities.array_networks import ArrayCache
 from mlagents.trainers.torch_entities.fused_adam import FusedAdam
 from mlagents.trainers.torch_entities.networks import ValueNetwork
 from mlagents.trainers.torch_entities.utils import ModelUtils

@@ -11,7 +11,8 @@ from mlagents.trainers.buffer import AgentBuffer, AgentBufferField, BufferKey
 from mlagents.trainers.optimizer.optimizer import Optimizer
 from mlagents.trainers.policy.torch_policy import TorchPolicy
 from mlagents.trainers.settings import RewardSignalSettings, RewardSignalType, TrainerSettings
-from mlagents.trainers.torch_entities.array_inference import ArrayCache, ArrayCritic
+from mlagents.trainers.torch_entities.array_inference import ArrayCritic
+from mlagents.trainers.torch_entities.array_networks import ArrayCache
 from mlagents.trainers.torch_entities.components.reward_providers.reward_provider_factory import (
     create_reward_provider,
 )

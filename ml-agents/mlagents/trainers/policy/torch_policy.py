@@ -13,7 +13,8 @@ from mlagents.trainers.policy.agent_memories import AgentMemories
 from mlagents.trainers.policy.batching import join_steps, split_decision
 from mlagents.trainers.policy.policy import Policy
 from mlagents.trainers.settings import NetworkSettings
-from mlagents.trainers.torch_entities.array_inference import ArrayActor, ArrayCache
+from mlagents.trainers.torch_entities.array_inference import ArrayActor
+from mlagents.trainers.torch_entities.array_networks import ArrayCache
 from mlagents.trainers.torch_entities.networks import GlobalSteps
 from mlagents.trainers.torch_entities.utils import ModelUtils
 from mlagents_envs.base_env import BehaviorSpec, DecisionSteps

@@ -14,17 +14,20 @@ import math
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple, cast
 
 import attr
+import numpy as np
 
 from mlagents.torch_utils import default_device, nn, torch
 from mlagents.trainers.buffer import AgentBuffer, BufferKey, RewardSignalUtil
 from mlagents.trainers.exception import NotFiniteError
 from mlagents.trainers.optimizer.torch_optimizer import TorchOptimizer
 from mlagents.trainers.policy.torch_policy import TorchPolicy
+from mlagents.trainers.sac.array_learning import ArraySACLearner, SACArrays
 from mlagents.trainers.sac.networks import LogEntCoef, PolicyValueNetwork, Streams
 from mlagents.trainers.settings import OffPolicyHyperparamSettings, TrainerSettings, setting
 from mlagents.trainers.settings.fields import FRACTION, Range
 from mlagents.trainers.torch_entities.action_log_probs import ActionLogProbs
 from mlagents.trainers.torch_entities.agent_action import AgentAction
+from mlagents.trainers.torch_entities.array_networks import ArrayCache
 from mlagents.trainers.torch_entities.fused_adam import FusedAdam
 from mlagents.trainers.torch_entities.networks import Encoding, ValueNetwork
 from mlagents.trainers.torch_entities.utils import ModelUtils
@@ -115,6 +118,7 @@ class TorchSACOptimizer(TorchOptimizer):
         self.policy_optimizer = FusedAdam(policy.actor.parameters(), lr=rate)
         self.value_optimizer = FusedAdam([*self.q_network.parameters(), *self.critic.parameters()], lr=rate)
         self.entropy_optimizer = FusedAdam(self.log_ent_coef.parameters(), lr=rate)
+        self._array_learner = ArrayCache(ArraySACLearner)
         self.decay_learning_rate = ModelUtils.DecayedValue(
             settings.learning_rate_schedule, rate, 1e-10, trainer_settings.max_steps
         )
@@ -243,18 +247,10 @@ class TorchSACOptimizer(TorchOptimizer):
         :raises NotFiniteError: a loss is not finite; nothing was changed.
         """
         learning_rate = self.decay_learning_rate.get_value(self.policy.get_current_step())
-        losses = self._losses(batch)
-        numbers = dict(zip(losses._fields, torch.stack(losses).tolist()))
-        for name, value in numbers.items():
-            if not math.isfinite(value):
-                raise NotFiniteError(f"{type(self).__name__}: the loss {name} is not finite")
+        learner = self._find_learner()
+        numbers = self._differentiate(batch) if learner is None else self._differentiate_in_arrays(batch, learner)
         for optimizer in (self.policy_optimizer, self.value_optimizer, self.entropy_optimizer):
             ModelUtils.update_learning_rate(optimizer, learning_rate)
-            optimizer.zero_grad()
-        # Q-networks get no gradients from the policy's loss, which is to change the actor alone.
-        losses.policy.backward(inputs=self._actor_parameters)  # type: ignore[no-untyped-call]  # in older torch
-        (losses.q1 + losses.q2 + losses.value + losses.entropy_coefficients).backward()  # type: ignore[no-untyped-call]
-        for optimizer in (self.policy_optimizer, self.value_optimizer, self.entropy_optimizer):
             optimizer.step()
         torch._foreach_lerp_(self._target_parameters, self._critic_parameters, self.tau)
         return {
@@ -265,6 +261,58 @@ class TorchSACOptimizer(TorchOptimizer):
             "Policy/Learning Rate": learning_rate,
             **self._entropy_coefficients(),
         }
+
+    def _find_learner(self) -> Optional[ArraySACLearner]:
+        """Return what differentiates the networks without autograd, None where they or the losses are other ones."""
+        cls = type(self)
+        if cls is not TorchSACOptimizer and any(getattr(cls, it) is not of_ours for it, of_ours in _LOSSES.items()):
+            return None
+        if not _LOSSES.keys().isdisjoint(vars(self)):
+            return None
+        return self._array_learner.get(
+            self.policy.actor, self.q_network, self.critic, self.target_network, self.log_ent_coef
+        )
+
+    def _differentiate(self, batch: AgentBuffer) -> Dict[str, float]:
+        """Set the gradients of all parameters; return the losses by name."""
+        losses = self._losses(batch)
+        numbers = dict(zip(losses._fields, torch.stack(losses).tolist()))
+        self._check(numbers)
+        self._zero_grad()
+        # Q-networks get no gradients from the policy's loss, which is to change the actor alone.
+        losses.policy.backward(inputs=self._actor_parameters)  # type: ignore[no-untyped-call]  # in older torch
+        (losses.q1 + losses.q2 + losses.value + losses.entropy_coefficients).backward()  # type: ignore[no-untyped-call]
+        return numbers
+
+    def _differentiate_in_arrays(self, batch: AgentBuffer, learner: ArraySACLearner) -> Dict[str, float]:
+        """Do what `_differentiate` does, without autograd."""
+        self._copy_normalization()
+        dones = batch[BufferKey.DONE].to_ndarray().astype(np.float32)
+        arrays = SACArrays(
+            obs=ObsUtil.from_buffer(batch, self._n_obs),
+            next_obs=ObsUtil.from_buffer_next(batch, self._n_obs),
+            actions=batch[BufferKey.CONTINUOUS_ACTION].to_ndarray(),
+            rewards={name: batch[RewardSignalUtil.rewards_key(name)].to_ndarray() for name in self.stream_names},
+            discounts={
+                name: gamma * (1.0 - self.use_dones_in_backup[name] * dones)
+                for name, gamma in zip(self.stream_names, self.gammas)
+            },
+        )
+        with np.errstate(all="ignore"):  # what is not finite is found here, and by whoever takes a step
+            numbers = learner.evaluate(arrays, self.target_entropy.continuous)
+            self._check(numbers)
+            self._zero_grad()
+            learner.backward()
+        return numbers
+
+    def _check(self, losses: Dict[str, float]) -> None:
+        for name, value in losses.items():
+            if not math.isfinite(value):
+                raise NotFiniteError(f"{type(self).__name__}: the loss {name} is not finite")
+
+    def _zero_grad(self) -> None:
+        for optimizer in (self.policy_optimizer, self.value_optimizer, self.entropy_optimizer):
+            optimizer.zero_grad()
 
     def _entropy_coefficients(self) -> Dict[str, float]:
         """Return the weights of the entropy as statistics, those of branches as their mean."""
@@ -366,6 +414,23 @@ class TorchSACOptimizer(TorchOptimizer):
             "Optimizer:log_ent_coef": self.log_ent_coef,
             **super().get_modules(),
         }
+
+
+_LOSSES = {
+    name: vars(TorchSACOptimizer)[name]
+    for name in (
+        "sac_q_loss",
+        "sac_value_loss",
+        "sac_policy_loss",
+        "sac_entropy_loss",
+        "_weighted_log_probs",
+        "_losses",
+        "_q_values",
+        "_next_values",
+        "_copy_normalization",
+    )
+}
+"""What is written out in `array_learning`; a subclass that has its own of one of them learns by autograd."""
 
 
 def _half_squared_error(

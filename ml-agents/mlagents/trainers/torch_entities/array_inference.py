@@ -2,10 +2,9 @@
 
 For a dozen agents the arithmetic of such a network takes microseconds, and every call of torch around it takes as
 long. Where nothing is differentiated (acting, and the values of trajectories) the same formulas in NumPy therefore
-take a fraction of the time. They apply to networks that consist of our own modules only, on the CPU: vectors as
-observations, a body of linear layers (and where it acts, a memory), unsquashed normal or categorical distributions,
-value heads. For everything else `of` returns None, and torch does it. The torch modules are the definition; the tests
-compare the two.
+take a fraction of the time. They apply to the networks of `array_networks`, where these act with a memory too, and with
+normal distributions as PPO or as SAC has them. For everything else `of` returns None, and torch does it. The torch
+modules are the definition; the tests compare the two.
 
 Axis letters: B rows, C continuous actions, D branches.
 """
@@ -13,102 +12,26 @@ Axis letters: B rows, C continuous actions, D branches.
 from __future__ import annotations
 
 import math
-import operator
-import re
-from typing import Any, Dict, Generic, List, NamedTuple, Optional, Sequence, Tuple, Type, TypeVar
+from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from mlagents.torch_utils import nn, torch
 from mlagents.trainers.torch_entities.action_model import ActionModel
-from mlagents.trainers.torch_entities.decoders import ValueHeads
+from mlagents.trainers.torch_entities.array_networks import ArrayNetwork, array_of
 from mlagents.trainers.torch_entities.distributions import (
+    ATANH_LIMIT,
     EPSILON,
     FORBIDDEN_PENALTY,
+    LOG_SIGMA_BOUNDS,
     LOG_SQRT_2_PI,
     GaussianDistribution,
-    MultiCategoricalDistribution,
 )
-from mlagents.trainers.torch_entities.encoders import Normalizer, VectorInput
-from mlagents.trainers.torch_entities.layers import LSTM, LinearEncoder, Swish
+from mlagents.trainers.torch_entities.layers import LSTM, LinearEncoder
 from mlagents.trainers.torch_entities.networks import NetworkBody, SharedActorCritic, SimpleActor, ValueNetwork
 from mlagents.trainers.torch_entities.observation_encoder import ObservationEncoder
 from mlagents.trainers.trajectory import LogProbsTuple
 from mlagents_envs.base_env import ActionTuple
-
-_LAYOUT: Dict[str, type] = {
-    r"network_body": NetworkBody,
-    r"network_body\.observation_encoder": ObservationEncoder,
-    r"network_body\.observation_encoder\.processors": nn.ModuleList,
-    r"network_body\.observation_encoder\.processors\.\d+": VectorInput,
-    r"network_body\.observation_encoder\.processors\.\d+\.normalizer": Normalizer,
-    r"network_body\._body_endoder": LinearEncoder,
-    r"network_body\._body_endoder\.seq_layers": nn.Sequential,
-    r"network_body\._body_endoder\.seq_layers\.\d*[02468]": nn.Linear,
-    r"network_body\._body_endoder\.seq_layers\.\d*[13579]": Swish,
-    r"network_body\.lstm": LSTM,
-    r"network_body\.lstm\.lstm": nn.LSTM,
-    r"action_model": ActionModel,
-    r"action_model\._continuous_distribution": GaussianDistribution,
-    r"action_model\._continuous_distribution\.mu": nn.Linear,
-    r"action_model\._discrete_distribution": MultiCategoricalDistribution,
-    r"action_model\._discrete_distribution\.branches": nn.ModuleList,
-    r"action_model\._discrete_distribution\.branches\.\d+": nn.Linear,
-    r"value_heads": ValueHeads,
-    r"value_heads\.value_heads": nn.ModuleDict,
-    r"value_heads\.value_heads\.[^.]+": nn.Linear,
-}
-"""Which module stands where in the networks that are evaluated here; the names are those of `named_modules`."""
-_PLACES = re.compile("|".join(f"({place})" for place in _LAYOUT))
-_TYPES = list(_LAYOUT.values())
-_EVALUATING_METHODS = frozenset({"forward", "get_action_and_stats", "get_stats", "critic_pass"})
-"""What is not to be replaced on a single module."""
-
-_Self = TypeVar("_Self", bound="_ArrayNetwork")
-
-
-class _ArrayNetwork:
-    """A torch network and views on its parameters.
-
-    :param network: of known modules only.
-    """
-
-    def __init__(self, network: nn.Module):
-        self._network = network
-        modules = list(network.modules())
-        parts = [held for module in modules for held in (module._modules, module._parameters, module._buffers)]
-        hooks = [held for module in modules for held in (module._forward_hooks, module._forward_pre_hooks)]
-        links = [(container, key, part) for container in parts for key, part in container.items()]
-        self._holders, self._keys, self._parts = ([*column] for column in zip(*links))
-        self._part_ids = [*map(id, self._parts)]
-        self._containers: List[Any] = [*parts, *hooks]  # without an entry beside the links
-        self._tensors = [part for part in self._parts if isinstance(part, torch.Tensor)]
-        self._pointers = [*map(torch.Tensor.data_ptr, self._tensors)]
-
-    @classmethod
-    def of(cls: Type[_Self], network: Any) -> Optional[_Self]:
-        """Return the network as arrays, or None where torch has to evaluate it."""
-        return cls(network) if isinstance(network, nn.Module) and cls._fits(network) else None
-
-    @classmethod
-    def _fits(cls, network: Any) -> bool:
-        return (
-            all(_is_as_made(name, module) for name, module in network.named_modules())
-            and len(network.network_body._body_endoder.seq_layers) % 2 == 0
-            and all(tensor.device.type == "cpu" for tensor in network.state_dict().values())
-        )
-
-    def is_current(self, network: Any) -> bool:
-        """Return whether this still is `network`: nothing in it was exchanged, moved or added since.
-
-        Asked at every step: no line of it runs once per part.
-        """
-        return (
-            network is self._network
-            and sum(map(len, self._containers)) == len(self._parts)
-            and [*map(id, map(dict.get, self._holders, self._keys))] == self._part_ids
-            and [*map(torch.Tensor.data_ptr, self._tensors)] == self._pointers
-        )
 
 
 class ArrayEncoding:
@@ -208,7 +131,66 @@ def _clip(values: np.ndarray, limit: float) -> np.ndarray:
     return clipped
 
 
-class ArrayActor(_ArrayNetwork):
+class _Gaussian:
+    """A `GaussianDistribution` with standard deviations of its own."""
+
+    def __init__(self, distribution: GaussianDistribution):
+        assert isinstance(distribution.log_sigma, torch.Tensor)
+        self._weight, self._bias = _linear(distribution.mu)
+        self._log_sigma = array_of(distribution.log_sigma)
+        self._spread: Optional[_Spread] = None
+
+    def draw(self, features: np.ndarray, deterministic: bool) -> Tuple[np.ndarray, np.ndarray, float]:
+        """Return actions (B, C), their log-densities (B, C) and the entropy, the same for all rows."""
+        if self._spread is None or self._spread.log_sigma != self._log_sigma.tobytes():
+            self._spread = _Spread.of(self._log_sigma)
+        spread = self._spread
+        mean = features @ self._weight
+        mean += self._bias
+        actions = mean if deterministic else mean + spread.std * draw_noise(mean.shape)
+        log_densities = spread.log_peak - (actions - mean) ** 2 / spread.width
+        return actions, log_densities, spread.entropy
+
+
+class _SquashedGaussian:
+    """A `GaussianDistribution` whose standard deviations follow from what is seen, squashed by tanh."""
+
+    def __init__(self, distribution: GaussianDistribution):
+        assert isinstance(distribution.log_sigma, nn.Linear)
+        self._mean, self._log_sigma = _linear(distribution.mu), _linear(distribution.log_sigma)
+
+    def draw(self, features: np.ndarray, deterministic: bool) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return actions (B, C), their log-densities (B, C) and the entropies before they are squashed (B,)."""
+        mean, log_sigma = (features @ weight + bias for weight, bias in (self._mean, self._log_sigma))
+        std = np.exp(np.minimum(np.maximum(log_sigma, LOG_SIGMA_BOUNDS[0]), LOG_SIGMA_BOUNDS[1]))
+        unsquashed = mean if deterministic else mean + std * draw_noise(mean.shape)
+        actions = np.tanh(unsquashed)
+        if deterministic:
+            unsquashed = np.arctanh(_clip(actions, ATANH_LIMIT))
+        variance = std * std
+        log_densities = squashed_log_densities(unsquashed, unsquashed - mean, std, 2.0 * variance + EPSILON)
+        return actions, log_densities, 0.5 * np.log(2 * math.pi * math.e * variance + EPSILON).mean(axis=1)
+
+
+def draw_noise(shape: Tuple[int, ...]) -> np.ndarray:
+    """Return samples of the standard normal distribution, by NumPy's global generator."""
+    return np.random.standard_normal(shape).astype(np.float32)
+
+
+def squashed_log_densities(
+    unsquashed: np.ndarray, distance: np.ndarray, std: np.ndarray, width: np.ndarray
+) -> np.ndarray:
+    """Return what `TanhGaussianDistInstance.log_prob` is, (B, C), as are all of these.
+
+    :param distance: from the means.
+    :param width: what the squared distances are divided by.
+    """
+    log_slope = 2.0 * (math.log(2.0) - unsquashed - np.logaddexp(np.float32(0.0), -2.0 * unsquashed))
+    densities: np.ndarray = -LOG_SQRT_2_PI - np.log(std + EPSILON) - distance * distance / width - log_slope
+    return densities
+
+
+class ArrayActor(ArrayNetwork):
     """A `SimpleActor` or `SharedActorCritic` as arrays; draws from NumPy's global generator."""
 
     def __init__(self, network: Any):
@@ -218,12 +200,11 @@ class ArrayActor(_ArrayNetwork):
         self._lstm = None if network.network_body.lstm is None else _ArrayLSTM(network.network_body.lstm)
         self.memory_size: int = network.network_body.memory_size
         self._model = model  # for its plain attributes, which may be set at any time
-        self._gaussian: Optional[Tuple[np.ndarray, np.ndarray, np.ndarray]] = None
-        if model._continuous_distribution is not None:
-            log_sigma = model._continuous_distribution.log_sigma
-            assert isinstance(log_sigma, torch.Tensor)
-            self._gaussian = (*_linear(model._continuous_distribution.mu), array_of(log_sigma))
-        self._spread: Optional[_Spread] = None
+        gaussian = model._continuous_distribution
+        self.squashes = gaussian is not None and gaussian.tanh_squash
+        self._gaussian: Any = None
+        if gaussian is not None:
+            self._gaussian = (_SquashedGaussian if self.squashes else _Gaussian)(gaussian)
         branches: Any = () if model._discrete_distribution is None else model._discrete_distribution.branches
         self._branches = [_linear(branch) for branch in branches]
 
@@ -232,7 +213,7 @@ class ArrayActor(_ArrayNetwork):
         if type(network) not in (SimpleActor, SharedActorCritic) or not super()._fits(network):
             return False
         gaussian = network.action_model._continuous_distribution
-        return gaussian is None or not (gaussian.conditional_sigma or gaussian.tanh_squash)
+        return gaussian is None or gaussian.conditional_sigma == gaussian.tanh_squash
 
     def act(self, obs: Sequence[np.ndarray], allowed: Optional[np.ndarray]) -> ArrayDecision:
         """Choose actions, without a memory.
@@ -259,7 +240,7 @@ class ArrayActor(_ArrayNetwork):
         action, env_action, log_probs = ActionTuple(), ActionTuple(), LogProbsTuple()
         entropy = np.zeros(len(features), dtype=np.float32)
         if self._gaussian is not None:
-            continuous, log_densities, of_continuous = self._draw_continuous(features)
+            continuous, log_densities, of_continuous = self._gaussian.draw(features, self._model._deterministic)
             entropy += of_continuous
             action.add_continuous(continuous)
             env_action.add_continuous(_clip(continuous, 3.0) / 3.0 if self._model.clip_action else continuous)
@@ -271,21 +252,6 @@ class ArrayActor(_ArrayNetwork):
             env_action.add_discrete(chosen)
             log_probs.add_discrete(log_chosen)
         return ArrayDecision(action, env_action, log_probs, entropy)
-
-    def _draw_continuous(self, features: np.ndarray) -> Tuple[np.ndarray, np.ndarray, float]:
-        """Return actions (B, C), their log-densities (B, C) and the entropy, the same for all rows."""
-        assert self._gaussian is not None
-        weight, bias, log_sigma = self._gaussian
-        if self._spread is None or self._spread.log_sigma != log_sigma.tobytes():
-            self._spread = _Spread.of(log_sigma)
-        spread = self._spread
-        mean = features @ weight
-        mean += bias
-        actions = mean
-        if not self._model._deterministic:
-            actions = mean + spread.std * np.random.standard_normal(mean.shape).astype(np.float32)
-        log_densities = spread.log_peak - (actions - mean) ** 2 / spread.width
-        return actions, log_densities, spread.entropy
 
     def _draw_discrete(
         self, features: np.ndarray, allowed: Optional[np.ndarray]
@@ -314,7 +280,7 @@ class ArrayActor(_ArrayNetwork):
         return chosen, log_chosen, entropy
 
 
-class ArrayCritic(_ArrayNetwork):
+class ArrayCritic(ArrayNetwork):
     """A `ValueNetwork` or `SharedActorCritic` as arrays."""
 
     def __init__(self, network: Any):
@@ -339,57 +305,6 @@ class ArrayCritic(_ArrayNetwork):
         with np.errstate(over="ignore"):
             features = self._body(obs)
         return {name: (features @ weight + bias)[:, 0] for name, (weight, bias) in self._heads.items()}
-
-
-_Arrays = TypeVar("_Arrays")
-
-
-class ArrayCache(Generic[_Arrays]):
-    """The arrays of networks that may be exchanged at any time.
-
-    :param kind: a class with `of` and `is_current`, each of as many networks as `get` is given.
-    """
-
-    def __init__(self, kind: Type[_Arrays]):
-        self._kind: Any = kind
-        self._arrays: Any = None
-        self._refused: Tuple[Any, ...] = ()
-
-    def __deepcopy__(self, memo: Dict[int, Any]) -> ArrayCache[_Arrays]:
-        """Return an empty one: arrays share the memory of a network's parameters, and a copy of it has its own."""
-        return ArrayCache(self._kind)
-
-    def get(self, *networks: Any) -> Optional[_Arrays]:
-        """Return the networks as arrays, or None where torch has to do it; what was refused once stays so."""
-        if self._arrays is None or not self._arrays.is_current(*networks):
-            if self._refused and all(map(operator.is_, networks, self._refused)):
-                return None
-            self._arrays = self._kind.of(*networks)
-            self._refused = networks if self._arrays is None else ()
-        arrays: Optional[_Arrays] = self._arrays
-        return arrays
-
-
-def _is_as_made(name: str, module: nn.Module) -> bool:
-    """Return whether the module called `name` is what stands there in our networks, and does what its class says."""
-    place = _PLACES.fullmatch(name)
-    return (
-        (not name or (place is not None and type(module) is _TYPES[(place.lastindex or 0) - 1]))
-        and not (module._forward_hooks or module._forward_pre_hooks)
-        and _EVALUATING_METHODS.isdisjoint(vars(module))
-        and not (isinstance(module, nn.Linear) and module.bias is None)
-        and not (isinstance(module, nn.LSTM) and _has_variants(module))
-    )
-
-
-def _has_variants(lstm: nn.LSTM) -> bool:
-    return (lstm.num_layers, lstm.bidirectional, lstm.proj_size, lstm.bias) != (1, False, 0, True)
-
-
-def array_of(tensor: torch.Tensor) -> np.ndarray:
-    """Return the tensor's own memory as an array."""
-    array: np.ndarray = tensor.detach().numpy()
-    return array
 
 
 def _statistics(processor: Any) -> Optional[Tuple[np.ndarray, np.ndarray]]:

@@ -17,12 +17,17 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 import numpy as np
 
 from mlagents.torch_utils import nn, torch
-from mlagents.trainers.torch_entities.array_inference import (
-    ArrayActor,
-    ArrayCritic,
-    ArrayEncoding,
-    array_of,
+from mlagents.trainers.torch_entities.array_inference import ArrayActor, ArrayCritic, ArrayEncoding
+from mlagents.trainers.torch_entities.array_layers import (
+    Gradients,
+    Heads,
+    Layers,
+    Linear,
+    is_plain,
+    parameters_of,
+    total,
 )
+from mlagents.trainers.torch_entities.array_networks import array_of
 from mlagents.trainers.torch_entities.distributions import EPSILON, FORBIDDEN_PENALTY, LOG_SQRT_2_PI
 
 _TWO_PI_E = 2.0 * math.pi * math.e
@@ -61,33 +66,37 @@ class ArrayLearner:
     def __init__(self, actor: Any, critic: Any):
         of_critic = ArrayCritic(critic)
         self._watched = (of_critic if actor is critic else ArrayActor(actor), of_critic)
-        self._parameters = _parameters(actor, critic)
-        self._gradients = gradients = _Gradients(self._parameters)
-        self._actor_body = _Body(actor.network_body, gradients)
-        self._critic_body = self._actor_body if actor is critic else _Body(critic.network_body, gradients)
+        self._parameters = parameters_of(actor, critic)
+        self._gradients = gradients = Gradients(self._parameters)
+        self._encode_for_actor, self._encode_for_critic = (
+            ArrayEncoding(network.network_body.observation_encoder) for network in (actor, critic)
+        )
+        self._actor_layers = Layers(actor.network_body, gradients)
+        self._critic_layers = self._actor_layers if actor is critic else Layers(critic.network_body, gradients)
         model = actor.action_model
         gaussian, categorical = model._continuous_distribution, model._discrete_distribution
         self._gaussian = None if gaussian is None else _Gaussian(gaussian, gradients)
         self._branches = [_Branch(it, gradients) for it in (() if categorical is None else categorical.branches)]
-        heads = critic.value_heads.value_heads.items()
-        self._value_heads = {name: _Linear(head, gradients) for name, head in heads}
+        self._value_heads = Heads(critic.value_heads, gradients)
         self._n_rows = 0
 
     @classmethod
     def of(cls, actor: Any, critic: Any) -> Optional[ArrayLearner]:
         """Return the two as arrays, or None where autograd has to do it."""
+        of_actor = ArrayActor.of(actor)
         fits = (
-            ArrayActor.of(actor) is not None
+            of_actor is not None
+            and not of_actor.squashes
             and ArrayCritic.of(critic) is not None
             and actor.network_body.lstm is None
-            and all(it.dtype is torch.float32 and _is_plain(it) for it in _parameters(actor, critic))
+            and all(it.dtype is torch.float32 and is_plain(it) for it in parameters_of(actor, critic))
         )
         return cls(actor, critic) if fits else None
 
     def is_current(self, actor: Any, critic: Any) -> bool:
         """Return whether these still are the two, with nothing in them exchanged, moved, frozen or added since."""
         return all(it.is_current(network) for it, network in zip(self._watched, (actor, critic))) and all(
-            map(_is_plain, self._parameters)
+            map(is_plain, self._parameters)
         )
 
     def forward(
@@ -105,9 +114,9 @@ class ArrayLearner:
         :param allowed: (B, sum of branches), 1 = allowed and 0 = forbidden; None allows everything.
         """
         self._n_rows = n_rows = len(obs[0])
-        with np.errstate(over="ignore"):  # exp(-x) of a very negative x; its reciprocal is 0, as it should be
-            features = self._actor_body.forward(obs)
-            seen = features if self._critic_body is self._actor_body else self._critic_body.forward(obs)
+        seen = features = self._actor_layers.forward(self._encode_for_actor(obs))
+        if self._critic_layers is not self._actor_layers:
+            seen = self._critic_layers.forward(self._encode_for_critic(obs))
         log_probs: List[np.ndarray] = []
         entropy = np.zeros(n_rows, dtype=np.float32)
         if self._gaussian is not None:
@@ -124,7 +133,7 @@ class ArrayLearner:
             log_probs.append(of_choice[:, None])
             entropy += entropy_of_branch
             start = end
-        values = {name: head.forward(seen)[:, 0] for name, head in self._value_heads.items()}
+        values = self._value_heads.forward(seen)
         return log_probs[0] if len(log_probs) == 1 else np.concatenate(log_probs, axis=1), entropy, values
 
     def backward(self, gradients: LossGradients) -> None:
@@ -136,121 +145,20 @@ class ArrayLearner:
                 parts.append(self._gaussian.backward(gradients.log_probs[:, :start], gradients.entropy * self._n_rows))
             for index, branch in enumerate(self._branches):
                 parts.append(branch.backward(gradients.log_probs[:, start + index], gradients.entropy))
-            of_values = [head.backward(gradients.values[name][:, None]) for name, head in self._value_heads.items()]
-            if self._critic_body is self._actor_body:
-                self._actor_body.backward(_sum([*parts, *of_values]))
+            of_seen = self._value_heads.backward(gradients.values)
+            if self._critic_layers is self._actor_layers:
+                self._actor_layers.backward(total([*parts, of_seen]))
             else:
-                self._actor_body.backward(_sum(parts))
-                self._critic_body.backward(_sum(of_values))
+                self._actor_layers.backward(total(parts))
+                self._critic_layers.backward(of_seen)
         self._gradients.hand_over()
-
-
-class _Gradients:
-    """Room for the gradients of parameters: parts of one array, so that they can be looked at as one."""
-
-    def __init__(self, parameters: Sequence[nn.Parameter]):
-        flat = torch.zeros(sum(it.numel() for it in parameters))
-        parts = torch.split(flat, [it.numel() for it in parameters])
-        self._by_parameter = {it: part.view(it.shape) for it, part in zip(parameters, parts)}
-
-    def of(self, parameter: Any) -> np.ndarray:
-        """Return the room for a parameter's."""
-        return array_of(self._by_parameter[parameter])
-
-    def hand_over(self) -> None:
-        """Make them the parameters' gradients."""
-        for parameter, gradient in self._by_parameter.items():
-            parameter.grad = gradient
-
-
-class _Linear:
-    """``inputs @ weight.T + bias``."""
-
-    def __init__(self, layer: nn.Linear, gradients: _Gradients):
-        self._weight, self._bias = array_of(layer.weight), array_of(layer.bias)
-        self._weight_gradient, self._bias_gradient = gradients.of(layer.weight), gradients.of(layer.bias)
-        self.size = len(self._bias)
-        self._allocate(0)
-
-    def _allocate(self, n_rows: int) -> None:
-        n_inputs = self._weight.shape[1]
-        self._inputs: np.ndarray = np.empty((n_rows, n_inputs), dtype=np.float32)
-        self._outputs = np.empty((n_rows, self.size), dtype=np.float32)
-        self._input_gradient = np.empty((n_rows, n_inputs), dtype=np.float32)
-
-    def forward(self, inputs: np.ndarray) -> np.ndarray:
-        """Return (B, size), valid until the next call, for inputs (B, n), which are kept for `backward`."""
-        if len(inputs) != len(self._outputs):
-            self._allocate(len(inputs))
-        self._inputs = inputs
-        np.matmul(inputs, self._weight.T, out=self._outputs)
-        self._outputs += self._bias
-        return self._outputs
-
-    def backward(self, gradient: np.ndarray, to_inputs: bool = True) -> np.ndarray:
-        """Keep the parameters' gradients for that of the outputs (B, size); return that of the inputs (B, n).
-
-        :param to_inputs: whether that is wanted.
-        """
-        np.matmul(gradient.T, self._inputs, out=self._weight_gradient)
-        np.add.reduce(gradient, axis=0, out=self._bias_gradient)
-        if to_inputs:
-            np.matmul(gradient, self._weight, out=self._input_gradient)
-        return self._input_gradient
-
-
-class _LinearSwish(_Linear):
-    """A linear layer, then x * sigmoid(x)."""
-
-    def _allocate(self, n_rows: int) -> None:
-        super()._allocate(n_rows)
-        self._sigmoid, self._activations, self._slope = (np.empty_like(self._outputs) for _ in range(3))
-
-    def forward(self, inputs: np.ndarray) -> np.ndarray:
-        """See `_Linear`."""
-        outputs = super().forward(inputs)
-        sigmoid = np.negative(outputs, out=self._sigmoid)
-        np.exp(sigmoid, out=sigmoid)
-        sigmoid += 1.0
-        np.reciprocal(sigmoid, out=sigmoid)
-        np.multiply(outputs, sigmoid, out=self._activations)
-        return self._activations
-
-    def backward(self, gradient: np.ndarray, to_inputs: bool = True) -> np.ndarray:
-        """See `_Linear`. The slope of x s(x) is s + x s (1 - s)."""
-        slope = np.subtract(1.0, self._sigmoid, out=self._slope)
-        slope *= self._activations
-        slope += self._sigmoid
-        slope *= gradient
-        return super().backward(slope, to_inputs)
-
-
-class _Body:
-    """A `NetworkBody`: from observations (B, size) each to features (B, H)."""
-
-    def __init__(self, body: Any, gradients: _Gradients):
-        self._encode = ArrayEncoding(body.observation_encoder)
-        layers = (layer for layer in body._body_endoder.seq_layers if isinstance(layer, nn.Linear))
-        self._layers = [_LinearSwish(layer, gradients) for layer in layers]
-
-    def forward(self, obs: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the features, which are kept for `backward`."""
-        features = self._encode(obs)
-        for layer in self._layers:
-            features = layer.forward(features)
-        return features
-
-    def backward(self, gradient: np.ndarray) -> None:
-        """Keep the parameters' gradients for that of the features (B, H)."""
-        for index, layer in reversed([*enumerate(self._layers)]):
-            gradient = layer.backward(gradient, to_inputs=index > 0)
 
 
 class _Gaussian:
     """A `GaussianDistribution` with a standard deviation of its own: log-densities and entropy of given actions."""
 
-    def __init__(self, distribution: Any, gradients: _Gradients):
-        self._mean = _Linear(distribution.mu, gradients)
+    def __init__(self, distribution: Any, gradients: Gradients):
+        self._mean = Linear(distribution.mu, gradients)
         self._log_sigma, self._log_sigma_gradient = (
             array_of(distribution.log_sigma),
             gradients.of(distribution.log_sigma),
@@ -280,8 +188,8 @@ class _Gaussian:
 class _Branch:
     """A branch of a `MultiCategoricalDistribution`: log-probabilities and entropies of given choices."""
 
-    def __init__(self, layer: nn.Linear, gradients: _Gradients):
-        self._logits = _Linear(layer, gradients)
+    def __init__(self, layer: nn.Linear, gradients: Gradients):
+        self._logits = Linear(layer, gradients)
         self.size = self._logits.size
 
     def forward(
@@ -308,21 +216,3 @@ class _Branch:
         of_logits = of_probs * probs
         of_logits -= probs * np.add.reduce(of_logits, axis=1, keepdims=True)
         return self._logits.backward(of_logits if self._allowed is None else of_logits * self._allowed)
-
-
-def _parameters(actor: nn.Module, critic: nn.Module) -> List[nn.Parameter]:
-    """Return each parameter once, without the constants, which an actor holds beside its modules."""
-    named = (it for network in dict.fromkeys((actor, critic)) for it in network.named_parameters())
-    return [parameter for name, parameter in named if "." in name]
-
-
-def _is_plain(parameter: nn.Parameter) -> bool:
-    """Return whether a parameter learns, and nobody is told of its gradient, which would not be so here."""
-    return parameter.requires_grad and not parameter._backward_hooks and not parameter._post_accumulate_grad_hooks
-
-
-def _sum(parts: Sequence[np.ndarray]) -> np.ndarray:
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    return total

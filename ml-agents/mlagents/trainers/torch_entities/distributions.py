@@ -17,12 +17,13 @@ from mlagents.trainers.torch_entities.utils import ModelUtils
 
 EPSILON = 1e-7  # keeps logarithms and quotients finite; part of the arithmetic that checkpoints were trained with
 FORBIDDEN_PENALTY = 1e8
+LOG_SIGMA_BOUNDS = -20.0, 2.0  # of standard deviations that depend on what is seen
 LOG_SQRT_2_PI = 0.5 * math.log(2 * math.pi)
 # As tensors, since torch takes twice as long over an operation with a Python number. Any device accepts them.
 _EPSILON_0D = torch.tensor(EPSILON)
 _LOG_PEAK_0D = torch.tensor(-LOG_SQRT_2_PI)
 _HALF_0D = torch.tensor(0.5)
-_ATANH_LIMIT = 1 - torch.finfo(torch.float32).eps
+ATANH_LIMIT = 1 - torch.finfo(torch.float32).eps
 
 
 class DistInstance(abc.ABC):
@@ -130,7 +131,7 @@ class TanhGaussianDistInstance(GaussianDistInstance):
         if value is self._squashed and self._unsquashed is not None:
             unsquashed = self._unsquashed
         else:
-            unsquashed = torch.atanh(value.clamp(-_ATANH_LIMIT, _ATANH_LIMIT))
+            unsquashed = torch.atanh(value.clamp(-ATANH_LIMIT, ATANH_LIMIT))
         log_slope = 2 * (math.log(2) - unsquashed - nn.functional.softplus(-2 * unsquashed))
         return super().log_prob(unsquashed) - log_slope
 
@@ -204,7 +205,7 @@ class GaussianDistribution(nn.Module):
         """Return the distribution for (B, hidden_size)."""
         mean = self.mu(inputs)
         if isinstance(self.log_sigma, nn.Linear):
-            log_sigma = torch.clamp(self.log_sigma(inputs), -20.0, 2.0)
+            log_sigma = torch.clamp(self.log_sigma(inputs), *LOG_SIGMA_BOUNDS)
         else:
             log_sigma = self.log_sigma
         instance = TanhGaussianDistInstance if self.tanh_squash else GaussianDistInstance
