@@ -70,6 +70,22 @@ def test_gradients_whose_squares_are_infinite_are_refused(gradient):
     torch.testing.assert_close(weight.detach(), torch.full((4,), 0.9))
 
 
+@pytest.mark.parametrize("in_large", [True, False])
+@pytest.mark.parametrize(("bad", "said"), [(np.nan, "not finite"), (np.inf, "not finite"), (1e25, "too large")])
+def test_gradients_of_large_layers_are_guarded_beside_those_of_small_ones(bad, said, in_large):
+    large, small = torch.nn.Linear(400, 300), torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD([*large.parameters(), *small.parameters()], lr=1.0)
+    guard_gradients({"Large": large, "Small": small, "SGD": optimizer})
+    for parameter in (*large.parameters(), *small.parameters()):
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    before = large.weight.detach().clone()
+    (large if in_large else small).weight.grad[1, 1] = bad
+    with pytest.raises(NotFiniteError, match=f"the gradient of {'Large' if in_large else 'Small'}, weight is {said}"):
+        optimizer.step()
+    assert torch.equal(large.weight, before)
+
+
 def test_sparse_gradients_are_guarded_too():
     embedding = torch.nn.Embedding(4, 2, sparse=True)
     optimizer = torch.optim.SparseAdam(embedding.parameters(), lr=0.1)

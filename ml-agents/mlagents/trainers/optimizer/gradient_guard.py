@@ -9,6 +9,8 @@ from mlagents.trainers.exception import NotFiniteError
 
 _TOO_LARGE = 1e18
 """Of gradients; optimizers such as Adam keep the squares, and those of larger ones are beyond what a float holds."""
+_LARGE = 100_000
+"""Elements of a gradient for which a second thread pays."""
 
 
 def guard_gradients(modules: Mapping[str, Any]) -> None:
@@ -61,4 +63,11 @@ def _norm(gradients: List[torch.Tensor]) -> float:
     whole = gradients[0]._base
     if whole is not None and not whole.is_sparse and all(gradient._base is whole for gradient in gradients):
         return float(torch.linalg.vector_norm(whole))  # the parts of one tensor are looked at as one
-    return float(torch.stack(torch._foreach_norm(gradients)).sum())
+    large = [it for it in gradients if it.numel() >= _LARGE and it.is_contiguous()]
+    if not large:
+        return float(torch.stack(torch._foreach_norm(gradients)).sum())
+    # Products with themselves are computed by all threads, norms by one.
+    squares = [torch.dot(flat, flat) for flat in (it.view(-1) for it in large)]
+    others = [it for it in gradients if it.numel() < _LARGE or not it.is_contiguous()]
+    norms = [square.sqrt() for square in squares] + list(torch._foreach_norm(others) if others else ())
+    return float(torch.stack(norms).sum())

@@ -13,6 +13,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 import numpy as np
 
 from mlagents.torch_utils import torch
+from mlagents.trainers.buffer import AgentBuffer, BufferKey, RewardSignalUtil
 from mlagents.trainers.torch_entities.array_inference import (
     ArrayActor,
     ArrayCritic,
@@ -31,6 +32,7 @@ from mlagents.trainers.torch_entities.array_layers import (
 )
 from mlagents.trainers.torch_entities.array_networks import array_of
 from mlagents.trainers.torch_entities.distributions import EPSILON, LOG_SIGMA_BOUNDS
+from mlagents.trainers.trajectory import ObsUtil
 
 
 class SACArrays(NamedTuple):
@@ -45,6 +47,21 @@ class SACArrays(NamedTuple):
     """(B,) by stream."""
     discounts: Dict[str, np.ndarray]
     """(B,) by stream: what the value of the next state counts."""
+
+    @staticmethod
+    def from_buffer(batch: AgentBuffer, n_obs: int, discounts: Dict[str, Tuple[float, float]]) -> SACArrays:
+        """Return what stands in a buffer.
+
+        :param discounts: by stream gamma, and whether an episode's end ends what is to come: 1, or 0.
+        """
+        dones = batch[BufferKey.DONE].to_ndarray().astype(np.float32)
+        return SACArrays(
+            obs=ObsUtil.from_buffer(batch, n_obs),
+            next_obs=ObsUtil.from_buffer_next(batch, n_obs),
+            actions=batch[BufferKey.CONTINUOUS_ACTION].to_ndarray(),
+            rewards={name: batch[RewardSignalUtil.rewards_key(name)].to_ndarray() for name in discounts},
+            discounts={name: gamma * (1.0 - use_dones * dones) for name, (gamma, use_dones) in discounts.items()},
+        )
 
 
 class ArraySACLearner:

@@ -287,17 +287,10 @@ class TorchSACOptimizer(TorchOptimizer):
     def _differentiate_in_arrays(self, batch: AgentBuffer, learner: ArraySACLearner) -> Dict[str, float]:
         """Do what `_differentiate` does, without autograd."""
         self._copy_normalization()
-        dones = batch[BufferKey.DONE].to_ndarray().astype(np.float32)
-        arrays = SACArrays(
-            obs=ObsUtil.from_buffer(batch, self._n_obs),
-            next_obs=ObsUtil.from_buffer_next(batch, self._n_obs),
-            actions=batch[BufferKey.CONTINUOUS_ACTION].to_ndarray(),
-            rewards={name: batch[RewardSignalUtil.rewards_key(name)].to_ndarray() for name in self.stream_names},
-            discounts={
-                name: gamma * (1.0 - self.use_dones_in_backup[name] * dones)
-                for name, gamma in zip(self.stream_names, self.gammas)
-            },
-        )
+        discounts = {
+            name: (gamma, self.use_dones_in_backup[name]) for name, gamma in zip(self.stream_names, self.gammas)
+        }
+        arrays = SACArrays.from_buffer(batch, self._n_obs, discounts)
         with np.errstate(all="ignore"):  # what is not finite is found here, and by whoever takes a step
             numbers = learner.evaluate(arrays, self.target_entropy.continuous)
             self._check(numbers)
