@@ -26,7 +26,7 @@ from typing import Dict, List, NamedTuple, Optional
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ml-agents-envs"
 LEFT_BY_BUILDS = shutil.ignore_patterns("*.egg-info", "__pycache__", "build", "dist")
-TEST_TOOLS = ["pytest", "hypothesis", "pygame-ce"]  # pygame: what games of PettingZoo's import
+TEST_TOOLS = ["pytest", "h2", "hypothesis", "pygame-ce"]  # pygame: what games of PettingZoo's import
 SHOWN = ["numpy", "protobuf", "grpcio", "gymnasium", "pettingzoo", "mujoco"]
 ENOUGH_INTERPRETERS = 3
 AT_A_TIME = 2

@@ -37,6 +37,22 @@ def is_free(port: int) -> bool:
     return True
 
 
+def listen(port: int) -> socket.socket:
+    """Return a socket that listens on a port, or on any free one for 0.
+
+    :raises OSError: somebody else does, among other reasons.
+    """
+    listener = socket.socket()
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, _EXCLUSIVE, 1)
+        listener.bind((LOOPBACK, port))
+        listener.listen()
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
 def holder_of(port: int) -> str:
     """Return who listens on a port, as well as it can be seen: ``process 812 (python train.py)``."""
     pid = _listening_pid(port)
@@ -60,20 +76,3 @@ def _listening_pid(port: int) -> Optional[int]:
             pid: Optional[int] = connection.pid
             return pid
     return None
-
-
-def is_connected(port: int, peer_port: int) -> bool:
-    """Return whether a client at `peer_port` is still connected to `port`, on which this process listens.
-
-    True also where it cannot be seen. Takes some milliseconds.
-    """
-    try:
-        connections = psutil.Process().net_connections("tcp")
-    except (psutil.Error, OSError):
-        return True
-    return any(
-        connection.status == psutil.CONN_ESTABLISHED
-        and connection.laddr.port == port
-        and connection.raddr.port == peer_port
-        for connection in connections
-    )

@@ -62,14 +62,3 @@ def test_nobody_to_be_seen_is_another_process(listener):
     port = listener.getsockname()[1]
     listener.close()
     assert ports.holder_of(port) == "another process"
-
-
-def test_a_client_is_connected_until_it_closes(listener):
-    port = listener.getsockname()[1]
-    with socket.create_connection((ports.LOOPBACK, port)):
-        accepted, (_, client_port) = listener.accept()
-        assert ports.is_connected(port, client_port)
-        assert not ports.is_connected(port, port)
-    assert accepted.recv(1) == b""  # so that the end of the connection has arrived
-    assert not ports.is_connected(port, client_port)
-    accepted.close()

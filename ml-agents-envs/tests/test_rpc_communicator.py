@@ -17,6 +17,7 @@ from mlagents_envs.communicator_objects.unity_rl_initialization_input_pb2 import
 from mlagents_envs.communicator_objects.unity_rl_input_pb2 import UnityRLInputProto
 from mlagents_envs.exception import UnityEnvironmentException, UnityTimeOutException, UnityWorkerInUseException
 from mlagents_envs.rpc_communicator import RpcCommunicator
+from mlagents_envs.wire.grpc_connection import PREFACE
 
 WAIT_S = 20
 
@@ -111,17 +112,35 @@ def test_a_second_client_is_turned_away_and_the_first_goes_on(communicator, conn
     first, second = connect(communicator), connect(communicator)
     answer = first.send(b"one")
     assert communicator.receive_message() == b"one"
-    with pytest.raises(grpc.RpcError) as error:
-        second.send(b"two").result()
-    assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-    assert error.value.details() == "Another environment uses this port of the trainer."
-    with pytest.raises(grpc.RpcError):
-        first.send(b"does not wait for its turn").result()
+    for refused in (second.send(b"two"), first.send(b"does not wait for its turn")):
+        while not refused.done():
+            assert communicator.receive_message() == b"one"
+        assert refused.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert refused.details() == "Another environment uses this port of the trainer."
     with ThreadPoolExecutor(1) as pool:
         following = pool.submit(communicator.exchange_message, b"reply")
         assert answer.result() == b"reply"
         first.send(b"three")
         assert following.result() == b"three"
+
+
+def test_who_only_connects_or_speaks_nonsense_is_not_the_environment(communicator, connect, capsys):
+    address = (ports.LOOPBACK, communicator.port)
+    with socket.create_connection(address), socket.create_connection(address) as browser:
+        browser.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        client = connect(communicator)
+        client.send(b"one")
+        assert communicator.receive_message() == b"one"
+        with ThreadPoolExecutor(1) as pool:
+            following = pool.submit(communicator.exchange_message, b"reply")
+            browser.settimeout(WAIT_S)
+            while browser.recv(1000):  # until it is disconnected
+                pass
+            client.send(b"two")
+            assert following.result() == b"two"
+    assert "[WARNING] Somebody who connected to the trainer was disconnected: it does not speak HTTP/2." in (
+        capsys.readouterr().out
+    )
 
 
 # Ends
@@ -177,6 +196,38 @@ def test_a_connection_that_drops_while_the_environment_simulates_is_noticed(comm
         assert answer.result() == b"reply"
         client.close()
         assert following.result(timeout=WAIT_S / 2) is None
+
+
+def test_a_call_that_is_cancelled_while_the_trainer_thinks_is_noticed(communicator, connect):
+    client = connect(communicator)
+    call = client.send(b"one")
+    communicator.receive_message()
+    call.cancel()
+    instead = client.send(b"instead")  # once this has been refused, what was sent before it has arrived
+    while not instead.done():
+        communicator.receive_message()
+    assert communicator.exchange_message(b"reply") is None
+
+
+def test_a_message_that_comes_with_the_end_of_the_connection_is_received(communicator):
+    frames = b"\x00\x00\x00\x01\x04\x00\x00\x00\x01" + b"\x00\x00\x07\x00\x01\x00\x00\x00\x01\x00\x00\x00\x00\x02ok"
+    with socket.create_connection((ports.LOOPBACK, communicator.port)) as client:
+        client.sendall(PREFACE + frames)
+    assert communicator.receive_message() == b"ok"
+    assert communicator.exchange_message(b"reply") is None
+
+
+def test_an_environment_that_does_not_hang_up_delays_the_end_by_a_second_at_most(communicator):
+    frames = b"\x00\x00\x00\x01\x04\x00\x00\x00\x01" + b"\x00\x00\x07\x00\x01\x00\x00\x00\x01\x00\x00\x00\x00\x02ok"
+    with socket.create_connection((ports.LOOPBACK, communicator.port)) as client:
+        client.sendall(PREFACE + frames)
+        communicator.receive_message()
+        communicator.close()
+        received = b""
+        while data := client.recv(1000):
+            received += data
+    assert received.endswith(b"\x00\x0bgrpc-status\x010")
+    assert _message(400) in received
 
 
 def test_closing_says_goodbye_and_gives_the_port_free(communicator, connect):
