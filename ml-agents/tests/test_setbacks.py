@@ -86,6 +86,23 @@ def test_gradients_of_large_layers_are_guarded_beside_those_of_small_ones(bad, s
     assert torch.equal(large.weight, before)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("bad", "said"), [(np.nan, "not finite"), (np.inf, "not finite"), (1e25, "too large")])
+def test_gradients_that_are_parts_of_one_tensor_are_guarded_as_one(bad, said):
+    layer = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
+    guard_gradients({"Layer": layer, "SGD": optimizer})
+    flat = torch.ones(6)
+    layer.weight.grad, layer.bias.grad = flat[:4].view(2, 2), flat[4:]
+    before = layer.bias.detach().clone()
+    optimizer.step()
+    assert torch.equal(layer.bias, before - 1.0)
+    flat[5] = bad
+    with pytest.raises(NotFiniteError, match=f"the gradient of Layer, bias is {said}"):
+        optimizer.step()
+    assert torch.equal(layer.bias, before - 1.0)
+
+
 def test_sparse_gradients_are_guarded_too():
     embedding = torch.nn.Embedding(4, 2, sparse=True)
     optimizer = torch.optim.SparseAdam(embedding.parameters(), lr=0.1)

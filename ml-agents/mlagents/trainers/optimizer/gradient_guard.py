@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import operator
+from itertools import repeat
 from typing import Any, Dict, List, Mapping
+
+import numpy as np
 
 from mlagents.torch_utils import torch
 from mlagents.trainers.exception import NotFiniteError
@@ -11,6 +16,7 @@ _TOO_LARGE = 1e18
 """Of gradients; optimizers such as Adam keep the squares, and those of larger ones are beyond what a float holds."""
 _LARGE = 100_000
 """Elements of a gradient for which a second thread pays."""
+_BASE_OF = operator.attrgetter("_base")
 
 
 def guard_gradients(modules: Mapping[str, Any]) -> None:
@@ -32,15 +38,14 @@ class _Guard:
 
     def check(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         gradients = [
-            parameter.grad
+            gradient
             for group in optimizer.param_groups
             for parameter in group["params"]
-            if parameter.grad is not None
+            if (gradient := parameter.grad) is not None
         ]
-        if any(gradient.is_sparse for gradient in gradients):
-            gradients = [it.coalesce().values() if it.is_sparse else it for it in gradients]
         if not gradients or _norm(gradients) < _TOO_LARGE:
             return
+        gradients = _dense(gradients)
         for gradient in gradients:
             if not torch.isfinite(gradient).all():
                 raise NotFiniteError(f"the gradient of {self._name_of(gradient)} is not finite")
@@ -58,11 +63,21 @@ class _Guard:
         return names.get(id(gradient), "a parameter")
 
 
+def _is_plain(tensor: torch.Tensor) -> bool:
+    return tensor.is_cpu and tensor.dtype is torch.float32 and not tensor.is_sparse
+
+
+def _dense(gradients: List[torch.Tensor]) -> List[torch.Tensor]:
+    return [it.coalesce().values() if it.is_sparse else it for it in gradients]
+
+
 def _norm(gradients: List[torch.Tensor]) -> float:
     """Return a bound on the norm of all gradients together."""
     whole = gradients[0]._base
-    if whole is not None and not whole.is_sparse and all(gradient._base is whole for gradient in gradients):
-        return float(torch.linalg.vector_norm(whole))  # the parts of one tensor are looked at as one
+    if whole is not None and _is_plain(whole) and all(map(operator.is_, map(_BASE_OF, gradients), repeat(whole))):
+        flat = whole.numpy()  # the parts of one tensor are looked at as one
+        return math.sqrt(np.vdot(flat, flat))
+    gradients = _dense(gradients)
     large = [it for it in gradients if it.numel() >= _LARGE and it.is_contiguous()]
     if not large:
         return float(torch.stack(torch._foreach_norm(gradients)).sum())

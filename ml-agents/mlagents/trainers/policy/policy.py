@@ -78,7 +78,7 @@ class Policy(ABC):
 
         :raises UnityPolicyException: it does: the network's parameters are no longer finite.
         """
-        if action is not None and np.count_nonzero(np.isnan(action.continuous)):
+        if action is not None and action.continuous.size and np.count_nonzero(np.isnan(action.continuous)):
             Policy._raise_not_finite()
 
     @staticmethod

@@ -187,7 +187,7 @@ class TorchPolicy(Policy):
 
     def get_current_step(self) -> int:
         """Return the steps of training so far."""
-        return int(self.global_step.current_step)
+        return int(self.global_step.current_step.item())
 
     def set_step(self, step: int) -> int:
         """Set the steps of training so far."""

@@ -26,11 +26,10 @@ from mlagents.trainers.torch_entities.array_layers import (
     Heads,
     Layers,
     Linear,
-    is_plain,
+    are_plain,
     parameters_of,
-    total,
 )
-from mlagents.trainers.torch_entities.array_networks import array_of
+from mlagents.trainers.torch_entities.array_networks import array_of, total
 from mlagents.trainers.torch_entities.distributions import EPSILON, LOG_SIGMA_BOUNDS
 from mlagents.trainers.trajectory import ObsUtil
 
@@ -107,7 +106,8 @@ class ArraySACLearner:
             and actor.action_model._discrete_distribution is None
             and not actor.action_model._deterministic
             and all(ArrayCritic.of(network) is not None for network in networks)
-            and all(it.dtype is torch.float32 and it.is_cpu and is_plain(it) for it in learned)
+            and all(it.dtype is torch.float32 and it.is_cpu for it in learned)
+            and are_plain(learned)
         )
         return cls(actor, q_network, critic, target_network, log_ent_coef) if fits else None
 
@@ -118,7 +118,7 @@ class ArraySACLearner:
             all(it.is_current(network) for it, network in zip(self._watched, networks))
             and log_ent_coef.continuous is self._parameters[-1]
             and log_ent_coef.continuous.data_ptr() == self._log_weight.ctypes.data
-            and all(map(is_plain, self._parameters))
+            and are_plain(self._parameters)
             and not actor.action_model._deterministic
         )
 

@@ -5,14 +5,13 @@ What is given out is valid until the next call. Axis letters: B rows, H features
 
 from __future__ import annotations
 
-import functools
 import operator
 from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
 from mlagents.torch_utils import nn, torch
-from mlagents.trainers.torch_entities.array_networks import array_of
+from mlagents.trainers.torch_entities.array_networks import array_of, total
 
 
 class Gradients:
@@ -46,6 +45,7 @@ class Linear:
         n_inputs = self._weight.shape[1]
         self._inputs: np.ndarray = np.empty((n_rows, n_inputs), dtype=np.float32)
         self._outputs = np.empty((n_rows, self.size), dtype=np.float32)
+        self._ones = np.ones(n_rows, dtype=np.float32)
         self._input_gradient = np.empty((n_rows, n_inputs), dtype=np.float32)
 
     def forward(self, inputs: np.ndarray) -> np.ndarray:
@@ -65,9 +65,12 @@ class Linear:
         """
         learning = gradient[:n_learning]
         np.matmul(learning.T, self._inputs[: len(learning)], out=self._weight_gradient)
-        np.add.reduce(learning, axis=0, out=self._bias_gradient)
+        np.dot(self._ones[: len(learning)], learning, out=self._bias_gradient)  # a sum takes three times as long
         of_inputs = self._input_gradient[: len(gradient)]
-        return np.matmul(gradient, self._weight, out=of_inputs) if to_inputs else of_inputs
+        if to_inputs:
+            of_one_output = self.size == 1  # BLAS has nothing quick for that
+            (np.multiply if of_one_output else np.matmul)(gradient, self._weight, out=of_inputs)
+        return of_inputs
 
 
 class LinearSwish(Linear):
@@ -135,17 +138,17 @@ class Heads:
         return total([self._heads[name].backward(of[:, None], True, n_learning) for name, of in gradients.items()])
 
 
-def total(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the sum of equal shapes."""
-    return functools.reduce(operator.add, parts)
-
-
 def parameters_of(*networks: nn.Module) -> List[nn.Parameter]:
     """Return each parameter once, without the constants, which an actor holds beside its modules."""
     named = (it for network in dict.fromkeys(networks) for it in network.named_parameters())
     return [parameter for name, parameter in named if "." in name]
 
 
-def is_plain(parameter: nn.Parameter) -> bool:
-    """Return whether a parameter learns, and nobody is told of its gradient, which would not be so here."""
-    return parameter.requires_grad and not parameter._backward_hooks and not parameter._post_accumulate_grad_hooks
+def are_plain(parameters: Sequence[nn.Parameter]) -> bool:
+    """Return whether all learn, and nobody is told of their gradients, which would not be so here."""
+    return not any(
+        learns is False or hooks or later_hooks for learns, hooks, later_hooks in map(_HOW_IT_LEARNS, parameters)
+    )
+
+
+_HOW_IT_LEARNS = operator.attrgetter("requires_grad", "_backward_hooks", "_post_accumulate_grad_hooks")

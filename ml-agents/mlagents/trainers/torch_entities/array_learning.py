@@ -23,11 +23,10 @@ from mlagents.trainers.torch_entities.array_layers import (
     Heads,
     Layers,
     Linear,
-    is_plain,
+    are_plain,
     parameters_of,
-    total,
 )
-from mlagents.trainers.torch_entities.array_networks import array_of
+from mlagents.trainers.torch_entities.array_networks import array_of, total
 from mlagents.trainers.torch_entities.distributions import EPSILON, FORBIDDEN_PENALTY, LOG_SQRT_2_PI
 
 _TWO_PI_E = 2.0 * math.pi * math.e
@@ -89,15 +88,15 @@ class ArrayLearner:
             and not of_actor.squashes
             and ArrayCritic.of(critic) is not None
             and actor.network_body.lstm is None
-            and all(it.dtype is torch.float32 and is_plain(it) for it in parameters_of(actor, critic))
+            and all(it.dtype is torch.float32 for it in parameters_of(actor, critic))
+            and are_plain(parameters_of(actor, critic))
         )
         return cls(actor, critic) if fits else None
 
     def is_current(self, actor: Any, critic: Any) -> bool:
         """Return whether these still are the two, with nothing in them exchanged, moved, frozen or added since."""
-        return all(it.is_current(network) for it, network in zip(self._watched, (actor, critic))) and all(
-            map(is_plain, self._parameters)
-        )
+        of_actor, of_critic = self._watched
+        return of_actor.is_current(actor) and of_critic.is_current(critic) and are_plain(self._parameters)
 
     def forward(
         self,
@@ -186,33 +185,43 @@ class _Gaussian:
 
 
 class _Branch:
-    """A branch of a `MultiCategoricalDistribution`: log-probabilities and entropies of given choices."""
+    """A branch of a `MultiCategoricalDistribution`: log-probabilities and entropies of given choices.
+
+    Inside, choices are rows, (n, B): sums over them are quicker by columns.
+    """
 
     def __init__(self, layer: nn.Linear, gradients: Gradients):
         self._logits = Linear(layer, gradients)
         self.size = self._logits.size
+        self._rows = np.arange(0)
 
     def forward(
         self, features: np.ndarray, choices: np.ndarray, allowed: Optional[np.ndarray]
     ) -> Tuple[np.ndarray, np.ndarray]:
         """Return log-probabilities (B,) and entropies (B,)."""
-        logits = self._logits.forward(features)
-        self._allowed = allowed
-        if allowed is not None:
-            logits = logits * allowed - FORBIDDEN_PENALTY * (1.0 - allowed)
-        probs = np.exp(logits - np.maximum.reduce(logits, axis=1, keepdims=True))
-        probs /= np.add.reduce(probs, axis=1, keepdims=True)
-        self._chosen = (np.arange(len(choices)), choices)
+        logits = self._logits.forward(features).T
+        self._allowed = None if allowed is None else allowed.T
+        if self._allowed is not None:
+            logits = logits * self._allowed - FORBIDDEN_PENALTY * (1.0 - self._allowed)
+        probs = np.subtract(logits, np.maximum.reduce(logits), order="C")
+        np.exp(probs, out=probs)
+        probs /= np.add.reduce(probs)
+        if len(choices) != len(self._rows):
+            self._rows = np.arange(len(choices))
+        self._chosen = (choices, self._rows)
         self._probs, self._with_epsilon = probs, probs + EPSILON
         self._log_probs = np.log(self._with_epsilon)
-        return self._log_probs[self._chosen], -np.add.reduce(probs * self._log_probs, axis=1)
+        return self._log_probs[self._chosen], -np.add.reduce(probs * self._log_probs)
 
     def backward(self, log_probs: np.ndarray, entropy: float) -> np.ndarray:
         """Return the gradient of the features, for those of the log-probabilities (B,) and of each entropy."""
         probs = self._probs
-        of_probs = self._log_probs + probs / self._with_epsilon
+        of_probs = probs / self._with_epsilon
+        of_probs += self._log_probs
         of_probs *= -entropy
         of_probs[self._chosen] += log_probs / self._with_epsilon[self._chosen]
-        of_logits = of_probs * probs
-        of_logits -= probs * np.add.reduce(of_logits, axis=1, keepdims=True)
-        return self._logits.backward(of_logits if self._allowed is None else of_logits * self._allowed)
+        of_logits = np.multiply(of_probs, probs, out=of_probs)
+        of_logits -= probs * np.add.reduce(of_logits)
+        if self._allowed is not None:
+            of_logits *= self._allowed
+        return self._logits.backward(of_logits.T)

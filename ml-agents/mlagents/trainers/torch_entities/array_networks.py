@@ -7,9 +7,10 @@ differentiates them; all others are left to torch, which is the definition.
 
 from __future__ import annotations
 
+import functools
 import operator
 import re
-from typing import Any, Dict, Generic, List, Optional, Tuple, Type, TypeVar
+from typing import Any, Dict, Generic, List, Optional, Sequence, Tuple, Type, TypeVar
 
 import numpy as np
 
@@ -66,7 +67,6 @@ class ArrayNetwork:
         hooks = [held for module in modules for held in (module._forward_hooks, module._forward_pre_hooks)]
         links = [(container, key, part) for container in parts for key, part in container.items()]
         self._holders, self._keys, self._parts = ([*column] for column in zip(*links))
-        self._part_ids = [*map(id, self._parts)]
         self._containers: List[Any] = [*parts, *hooks]  # without an entry beside the links
         self._tensors = [part for part in self._parts if isinstance(part, torch.Tensor)]
         self._pointers = [*map(torch.Tensor.data_ptr, self._tensors)]
@@ -92,7 +92,7 @@ class ArrayNetwork:
         return (
             network is self._network
             and sum(map(len, self._containers)) == len(self._parts)
-            and [*map(id, map(dict.get, self._holders, self._keys))] == self._part_ids
+            and all(map(operator.is_, map(dict.get, self._holders, self._keys), self._parts))
             and [*map(torch.Tensor.data_ptr, self._tensors)] == self._pointers
         )
 
@@ -146,3 +146,8 @@ def array_of(tensor: torch.Tensor) -> np.ndarray:
     """Return the tensor's own memory as an array."""
     array: np.ndarray = tensor.detach().numpy()
     return array
+
+
+def total(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the sum of equal shapes."""
+    return functools.reduce(operator.add, parts)

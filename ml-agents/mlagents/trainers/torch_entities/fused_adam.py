@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple, Union, cast
+import operator
+from itertools import repeat
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple, Union
 
 from mlagents.torch_utils import torch
+
+_GRADIENT_OF = operator.attrgetter("grad")
 
 
 class FusedAdam(torch.optim.Adam):
@@ -48,7 +52,7 @@ class FusedAdam(torch.optim.Adam):
             beta1, beta2 = group["betas"]
             torch._fused_adam_(
                 slots.parameters,
-                [cast(torch.Tensor, parameter.grad) for parameter in slots.parameters],
+                [*map(_GRADIENT_OF, slots.parameters)],
                 slots.means,
                 slots.squares,
                 [],
@@ -98,9 +102,9 @@ class _Group(NamedTuple):
 
     def with_gradients(self) -> _Group:
         """Return those that have a gradient now."""
-        rows = [row for row, parameter in enumerate(self.parameters) if parameter.grad is not None]
-        if len(rows) == len(self.parameters):
+        if not any(map(operator.is_, map(_GRADIENT_OF, self.parameters), repeat(None))):
             return self
+        rows = [row for row, parameter in enumerate(self.parameters) if parameter.grad is not None]
         parameters, means, squares, steps = (
             tuple(column[row] for row in rows) for column in (self.parameters, self.means, self.squares, self.steps)
         )
