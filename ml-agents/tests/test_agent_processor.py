@@ -574,6 +574,25 @@ def test_an_agent_without_any_choice_in_a_branch_is_refused_before_anything_is_s
     comparison.check()
 
 
+def test_steps_that_were_approved_are_not_looked_at_again():
+    worker = FakeWorker(CONTINUOUS, random.Random(9))
+    manager = AgentManager(CONTINUOUS, BEHAVIOR, StatsReporter("collection"), 1)
+    nobody = TerminalSteps.empty(CONTINUOUS)
+    looked = []
+    look = manager.is_usable
+    manager.is_usable = lambda *steps: looked.append(steps) or look(*steps)
+    steps = worker.decision_steps([0, 1])
+    assert manager.approve(steps, nobody)
+    manager.add_experiences(steps, nobody, 0, ActionInfo.empty())
+    assert len(looked) == 1
+    steps.reward[1] = np.nan  # by an environment that reuses its memory
+    with pytest.raises(UnityObservationException):
+        manager.add_experiences(steps, nobody, 0, ActionInfo.empty())
+    assert not manager.approve(steps, nobody)
+    with pytest.raises(UnityObservationException):
+        manager.add_experiences(steps, nobody, 0, ActionInfo.empty())
+
+
 @pytest.mark.filterwarnings("error")
 def test_huge_finite_values_are_taken():
     worker = FakeWorker(CONTINUOUS, random.Random(9))

@@ -257,6 +257,53 @@ def test_a_minibatch_shares_memory():
     assert row_numbers(buffer.make_mini_batch(8, 99)) == [9, 10]
 
 
+@given(st.lists(st.integers(0, 6), max_size=6), st.sampled_from(["rows", "keys", "columns at once"]))
+def test_parts_are_minibatches_one_behind_the_other(sizes, how_to_read):
+    buffer = numbered_buffer(sum(sizes) + 2)
+    parts = list(buffer.parts(sizes))
+    assert len(parts) == len(sizes)
+    for part, size, end in zip(parts, sizes, np.cumsum(sizes)):
+        twin = buffer.make_mini_batch(end - size, end)
+        assert MATES in part
+        if how_to_read == "rows":
+            assert row_numbers(part) == row_numbers(twin)
+        elif how_to_read == "keys":
+            assert part[MATES] == twin[MATES]
+        assert list(part) == list(twin)
+        assert part.num_experiences == size
+        assert all(part[key] == twin[key] for key in twin)
+        assert part[REWARDS] is part[REWARDS]
+
+
+def test_a_part_is_written_to_like_any_buffer():
+    first, second = numbered_buffer(5).parts([2, 3])
+    first[BufferKey.ADVANTAGES].set(np.array([7.0, 8.0], dtype=np.float32))
+    first[REWARDS] = np.array([9.0, 9.0], dtype=np.float32)
+    del first[MATES]
+    assert MATES not in first
+    assert BufferKey.ADVANTAGES not in second
+    assert list(first)[-1] is BufferKey.ADVANTAGES
+    assert first[REWARDS] == [9.0, 9.0]
+    assert len(first[BufferKey.MASKS]) == 0
+    first.shuffle(1, [BufferKey.ADVANTAGES])
+    assert sorted(first[BufferKey.ADVANTAGES]) == [7.0, 8.0]
+    second.reset_agent()
+    assert len(second) == second.num_experiences == 0
+
+
+def test_columns_of_a_part_that_nobody_asks_for_are_not_cut_out(monkeypatch):
+    cut = []
+    monkeypatch.setattr(
+        AgentBufferField, "part", lambda field, start, end: cut.append((start, end)) or AgentBufferField([1.0])
+    )
+    (part,) = numbered_buffer(5).parts([3])
+    assert BufferKey.CONTINUOUS_ACTION in part
+    part[BufferKey.ADVANTAGES].append(2.0)
+    assert not cut
+    assert part[REWARDS] == [1.0]
+    assert cut == [(0, 3)]
+
+
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 7))
 def test_a_sampled_minibatch_holds_whole_sequences(n_rows, batch_size, length):
     length = min(length, n_rows)

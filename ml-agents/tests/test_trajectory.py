@@ -11,6 +11,8 @@ from mlagents.trainers.trajectory import (
     ObsUtil,
     Trajectory,
     TrajectoryColumns,
+    can_be_joined,
+    joined,
 )
 from mlagents_envs.base_env import ActionTuple
 
@@ -105,6 +107,42 @@ def test_a_trajectory_as_training_data():
     assert buffer.num_experiences == 3
     np.testing.assert_array_equal(ObsUtil.from_buffer(buffer, 2)[1], floats(OBS_1))
     np.testing.assert_array_equal(ObsUtil.from_buffer_next(buffer, 2)[0], floats([[3, 4], [5, 6], [7, 8]]))
+
+
+def test_joined_trajectories_are_the_rows_of_one_behind_those_of_the_other():
+    others = {"reward": floats([7, 8, 9]), "continuous": floats([[4], [5], [6]]), "done": np.zeros(3, dtype=bool)}
+    later = Trajectory(columns=hybrid_columns(**others), next_obs=[2 * obs for obs in NEXT_OBS], **WHOSE)
+    one_step = Trajectory(
+        columns=TrajectoryColumns(
+            **{
+                name: value if name == "branches" else cut_to_one(value)
+                for name, value in vars(hybrid_columns()).items()
+            }
+        ),
+        next_obs=NEXT_OBS,
+        **WHOSE,
+    )
+    trajectories = [hybrid_trajectory(), one_step, later]
+    assert can_be_joined(trajectories)
+    buffer = joined(trajectories)
+    apart = [it.to_agentbuffer() for it in trajectories]
+    assert buffer.keys() == apart[0].keys()
+    assert buffer.agent_id is None
+    for key in buffer:
+        expected = np.concatenate([it[key].to_ndarray() for it in apart])
+        np.testing.assert_array_equal(buffer[key].to_ndarray(), expected, err_msg=str(key), strict=True)
+        assert buffer[key].padding_value == apart[0][key].padding_value
+
+
+def cut_to_one(column):
+    return [obs[:1] for obs in column] if isinstance(column, list) else column[:1]
+
+
+@pytest.mark.parametrize("missing", ["continuous_log_probs", "discrete_log_probs", "memory"])
+def test_trajectories_with_and_without_a_column_cannot_be_joined(missing):
+    with_it, without = hybrid_trajectory(), hybrid_trajectory(**{missing: None})
+    assert can_be_joined([without, without])
+    assert not can_be_joined([with_it, without])
 
 
 def test_padding_repeats_the_action_mask_and_is_zero_elsewhere():

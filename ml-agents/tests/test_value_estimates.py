@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from mlagents.trainers.agent_processor import AgentManagerQueue
 from mlagents.trainers.behavior_id_utils import BehaviorIdentifiers
 from mlagents.trainers.buffer import BufferKey, RewardSignalUtil
+from mlagents.trainers.exception import NotFiniteError
 from mlagents.trainers.optimizer import torch_optimizer
 from mlagents.trainers.ppo.trainer import PPOSettings, PPOTrainer
 from mlagents.trainers.settings import NetworkSettings, TrainerSettings
@@ -156,3 +158,99 @@ def test_a_trainer_may_choose_what_it_learns_from(trainer, spec, monkeypatch):
     np.testing.assert_allclose(
         trainer.update_buffer[BufferKey.ADVANTAGES].to_ndarray(), advantages[[2, 3, 7]], atol=1e-5
     )
+
+
+# Trajectories that come at the same time
+
+
+def assert_same(mine, theirs):
+    for key in theirs.update_buffer:
+        ours, expected = (it.update_buffer[key].to_ndarray() for it in (mine, theirs))
+        np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6, err_msg=str(key))
+    assert mine.update_buffer.keys() == theirs.update_buffer.keys()
+    assert mine.get_step == theirs.get_step == mine.policy.get_current_step()
+    np.testing.assert_allclose(mine.reward_buffer, theirs.reward_buffer, rtol=1e-6)
+    assert mine.collected_rewards.keys() == theirs.collected_rewards.keys()
+    for name, of_agents in theirs.collected_rewards.items():
+        assert mine.collected_rewards[name] == pytest.approx(of_agents, rel=1e-6)
+
+
+@pytest.fixture
+def make_trainer(spec, tmp_path):
+    def make(cls=PPOTrainer, **network):
+        torch.manual_seed(0)
+        settings = TrainerSettings(
+            hyperparameters=PPOSettings(buffer_size=10**6),
+            network_settings=NetworkSettings(hidden_units=8, num_layers=1, **network),
+            summary_freq=20,
+        )
+        made = cls("Seer", 10, settings, True, False, 0, str(tmp_path))
+        identifiers = BehaviorIdentifiers.from_name_behavior_id(BEHAVIOR_ID)
+        made.add_policy(identifiers, made.create_policy(identifiers, spec))
+        made.trajectory_queues.append(AgentManagerQueue(BEHAVIOR_ID))
+        return made
+
+    return make
+
+
+def give(trainer, trajectories):
+    for lived in trajectories:
+        trainer.trajectory_queues[0].put(lived)
+    trainer.advance()
+
+
+def of_agents(rng, spec):
+    """Return trajectories of several agents, of one of which an episode ends and the next one begins."""
+    trajectories = [trajectory(rng, spec, int(rng.integers(1, 9)), **ENDINGS[index % 3]) for index in range(9)]
+    for index, lived in enumerate(trajectories):
+        lived.agent_id = "ab"[index % 2]
+    return trajectories
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_trajectories_that_come_together_are_learned_from_like_single_ones(make_trainer, spec, monkeypatch, normalize):
+    summaries = {}
+
+    def note(trainer, step):
+        summaries.setdefault(trainer, []).append((step, list(trainer.reward_buffer)))
+
+    monkeypatch.setattr(PPOTrainer, "_write_summary", note)
+    together, apart = make_trainer(normalize=normalize), make_trainer(normalize=normalize)
+    rng = np.random.default_rng(5)
+    for _ in range(2):
+        trajectories = of_agents(rng, spec)
+        give(together, trajectories)
+        for lived in trajectories:
+            give(apart, [lived])
+    for trainer in (together, apart):
+        trainer._prepare_update()
+    assert_same(together, apart)
+    assert len(summaries[apart]) > 2
+    for (step, returns), (other_step, other_returns) in zip(summaries[together], summaries[apart], strict=True):
+        assert step == other_step
+        np.testing.assert_allclose(returns, other_returns, rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["_process_trajectory", "_evaluate_rewards", "_append_to_update_buffer"])
+def test_a_subclass_that_does_something_with_single_trajectories_gets_them(make_trainer, spec, method):
+    seen = []
+
+    def note(trainer, *args):
+        seen.append(args)
+        return getattr(PPOTrainer, method)(trainer, *args)
+
+    trainer, plain = make_trainer(type("Own", (PPOTrainer,), {method: note})), make_trainer()
+    trajectories = of_agents(np.random.default_rng(6), spec)
+    for each in (trainer, plain):
+        give(each, trajectories)
+        each._prepare_update()
+    assert len(seen) == len(trajectories)
+    assert_same(trainer, plain)
+
+
+def test_a_reward_that_is_not_finite_is_its_agents(make_trainer, spec):
+    trainer = make_trainer()
+    trajectories = of_agents(np.random.default_rng(7), spec)
+    trajectories[3].columns.reward[0] = np.inf
+    with pytest.raises(NotFiniteError, match="agent b: the reward signal extrinsic"):
+        give(trainer, trajectories)

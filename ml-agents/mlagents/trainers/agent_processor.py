@@ -74,6 +74,7 @@ class AgentProcessor:
         self._last_discrete = np.zeros((0, spec.action_spec.discrete_size), dtype=np.int32)
         self._agent_ids: List[str] = []
         self._trajectory_queues: List[TrajectoryQueue] = []
+        self._approved: Dict[int, DecisionSteps] = {}  # by id, until they are taken in
         self.current_step: Callable[[], int] = lambda: 0
 
     def publish_trajectory_queue(self, trajectory_queue: TrajectoryQueue) -> None:
@@ -92,7 +93,8 @@ class AgentProcessor:
         :param previous_action: what was decided for the worker's last `DecisionSteps`; the rewards here are for it.
         :raises UnityObservationException: an observation or a reward is NaN or infinite, or an agent has no choice.
         """
-        if not self.is_usable(decision_steps, terminal_steps):
+        is_approved = self._approved.pop(id(decision_steps), None) is decision_steps
+        if not is_approved and not self.is_usable(decision_steps, terminal_steps):
             self._refuse_not_finite(decision_steps, worker_id)
             self._refuse_not_finite(terminal_steps, worker_id)
             self._refuse_no_choice(decision_steps, worker_id)
@@ -111,6 +113,7 @@ class AgentProcessor:
     def end_episode(self) -> None:
         """Drop all experiences under way: the environments start anew."""
         self._workers.clear()
+        self._approved.clear()
         self._free_slots = list(range(self._n_slots))
         self._clear(np.arange(self._n_slots))
 
@@ -142,6 +145,7 @@ class AgentProcessor:
 
         :returns: the ids, in the worker, of the agents that lived there.
         """
+        self._approved.clear()  # what the worker gave last is not going to come
         worker = self._workers.pop(worker_id, None)
         if worker is None or not worker.by_agent:
             return np.zeros(0, dtype=np.int32)
@@ -162,6 +166,13 @@ class AgentProcessor:
             if len(steps)
             for column in (*steps.obs, steps.reward, steps.group_reward)
         )
+
+    def approve(self, decision_steps: DecisionSteps, terminal_steps: TerminalSteps) -> bool:
+        """Return whether steps that `add_experiences` will get are usable; there it need not be found out again."""
+        is_usable = self.is_usable(decision_steps, terminal_steps)
+        if is_usable:
+            self._approved[id(decision_steps)] = decision_steps
+        return is_usable
 
     def _refuse_no_choice(self, steps: DecisionSteps, worker_id: int) -> None:
         """Raise for the first branch of an agent in which nothing is allowed: no action could be right."""

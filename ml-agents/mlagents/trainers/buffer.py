@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Any, BinaryIO, Dict, List, Mapping, Optional, Union
 
 import numpy as np
@@ -138,6 +138,17 @@ class AgentBuffer(MutableMapping):  # type: ignore[type-arg]
             batch._fields[key] = field.part(start, end)
         return batch
 
+    def parts(self, sizes: Iterable[int]) -> Iterator[AgentBuffer]:
+        """Yield so many rows of every column after so many, sharing memory with this buffer.
+
+        A part's columns are cut out when they are first asked for: this buffer's rows have to stay in place until then.
+        """
+        columns = dict(self._fields)
+        start = 0
+        for size in sizes:
+            yield _Part(columns, start, start + size)
+            start += size
+
     def sample_mini_batch(self, batch_size: int, sequence_length: int = 1) -> AgentBuffer:
         """Return random sequences, with replacement, as copies (NumPy's global generator).
 
@@ -219,3 +230,39 @@ class AgentBuffer(MutableMapping):  # type: ignore[type-arg]
         """Add rows to columns, each an array or the list of its rows."""
         for key, rows in columns.items():
             self[key].extend(rows)
+
+
+class _Part(AgentBuffer):
+    """Rows `start` to `end` of columns, each of which is cut out when it is first asked for."""
+
+    def __init__(self, columns: Mapping[AgentBufferKey, AgentBufferField], start: int, end: int):
+        self._made: Dict[AgentBufferKey, AgentBufferField] = {}
+        self._columns, self._start, self._end = columns, start, end
+        self.agent_id = None
+        self.ends_episode = False
+
+    def __getitem__(self, key: AgentBufferKey) -> AgentBufferField:
+        field = self._made.get(key)
+        if field is None:
+            column = self._columns.get(key)
+            if column is None:
+                self._check_key(key)
+            field = self._new_field(key) if column is None else column.part(self._start, self._end)
+            self._made[key] = field
+        return field
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._made or key in self._columns
+
+    @property
+    def _fields(self) -> Dict[AgentBufferKey, AgentBufferField]:
+        """All columns, in their order; for everything that is not asked all the time."""
+        if self._columns:
+            own = {key: self[key] for key in self._columns}
+            self._made = {**own, **self._made}
+            self._columns = {}
+        return self._made
+
+    @_fields.setter
+    def _fields(self, fields: Dict[AgentBufferKey, AgentBufferField]) -> None:
+        self._made, self._columns = fields, {}

@@ -268,6 +268,8 @@ class AgentBufferField(MutableSequence):  # type: ignore[type-arg]
 
     def sequences(self, batch_size: int | None, length: int, sequential: bool = True) -> np.ndarray | List[Any]:
         """Return what `get_batch` does, as one array where the rows are one."""
+        if length == 1 and batch_size is None:
+            return self._rows() if self._ragged is None else self._ragged
         count = len(self)
         available = -(-count // length) if sequential else max(count - length + 1, 0)
         n_sequences = available if batch_size is None else batch_size

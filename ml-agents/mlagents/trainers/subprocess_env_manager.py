@@ -129,7 +129,7 @@ class SubprocessEnvManager(EnvManager):
         managers = [self.agent_managers.get(name) for name in step.name_behavior_ids if name in self.policies]
         results = step.current_all_step_result.values()
         return len(managers) == len(results) and all(
-            manager is None or manager.is_usable(*batches) for manager, batches in zip(managers, results)
+            manager is None or manager.approve(*batches) for manager, batches in zip(managers, results)
         )
 
     def _reset_env(self, config: Optional[Mapping[str, Any]] = None) -> List[EnvironmentStep]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any, Dict, List, Mapping, Optional
 
 from mlagents.torch_utils import take_threads_for_images
@@ -73,10 +74,12 @@ class TrainerController:
                 if self.evaluator is not None:
                     self.evaluator.end_where_done(self.trainers)
                     self._evaluate(self.evaluator)  # what the session before was stopped in
+                gc.freeze()  # what there is now stays: to look through all of it again and again takes a while
                 while self._goes_on():
                     self.advance(env_manager)
                 self._settle()
             finally:
+                gc.unfreeze()
                 for thread in self.update_threads.values():
                     thread.close()
         except BaseException as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import List, NamedTuple, Optional, Sequence
+from typing import Any, Iterable, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -153,14 +154,6 @@ def _stacked_log_probs(steps: Sequence[AgentExperience], half: str) -> np.ndarra
     return np.stack([np.ravel(getattr(step.action_probs, half)) for step in steps])
 
 
-def _shifted(column: np.ndarray, last: np.ndarray | int) -> np.ndarray:
-    """Return `column` one step later, with `last` as the final row."""
-    shifted = np.empty_like(column)
-    shifted[:-1] = column[1:]
-    shifted[-1] = last
-    return shifted
-
-
 class TrajectoryEnding(NamedTuple):
     """Where, in a buffer of several trajectories, one of them ends, and how."""
 
@@ -239,33 +232,65 @@ class Trajectory:
 
         Trainers write to them (that an interrupted episode is not done, say); the trajectory stays as it was.
         """
-        columns = self.columns
-        n_steps = len(columns)
-        buffer = AgentBuffer()
+        buffer = joined([self])
         buffer.agent_id = self.agent_id
         buffer.ends_episode = self.done_reached
-
-        def put(key: AgentBufferKey, values: np.ndarray, padding_value: float = 0.0) -> None:
-            buffer[key] = AgentBufferField.holding(values, padding_value)
-
-        for index, values in enumerate(columns.obs):
-            put(ObsUtil.get_name_at(index), values.copy())
-            put(ObsUtil.get_name_at_next(index), _shifted(values, self.next_obs[index]))
-        put(BufferKey.MASKS, np.ones(n_steps, dtype=np.float32))
-        put(BufferKey.DONE, columns.done.copy())
-        put(BufferKey.GROUP_DONES, columns.done.copy())
-        put(BufferKey.CONTINUOUS_ACTION, columns.continuous.copy())
-        put(BufferKey.DISCRETE_ACTION, columns.discrete.copy())
-        put(BufferKey.NEXT_CONT_ACTION, _shifted(columns.continuous, 0))
-        put(BufferKey.NEXT_DISC_ACTION, _shifted(columns.discrete, 0))
-        if columns.continuous_log_probs is not None:
-            put(BufferKey.CONTINUOUS_LOG_PROBS, columns.continuous_log_probs.copy())
-        if columns.discrete_log_probs is not None:
-            put(BufferKey.DISCRETE_LOG_PROBS, columns.discrete_log_probs.copy())
-        put(BufferKey.ACTION_MASK, 1.0 - columns.action_mask.astype(np.float32), padding_value=1.0)
-        put(BufferKey.PREV_ACTION, columns.prev_discrete.copy())
-        if columns.memory is not None:
-            put(BufferKey.MEMORY, columns.memory.copy())
-        put(BufferKey.ENVIRONMENT_REWARDS, columns.reward.copy())
-        put(BufferKey.GROUP_REWARD, columns.group_reward.copy())
         return buffer
+
+
+def can_be_joined(trajectories: Sequence[Trajectory]) -> bool:
+    """Return whether each has the columns that the others have."""
+    return len({tuple(getattr(it.columns, name) is None for name in _OPTIONAL) for it in trajectories}) == 1
+
+
+_OPTIONAL = ("continuous_log_probs", "discrete_log_probs", "memory")
+
+
+def joined(trajectories: Sequence[Trajectory]) -> AgentBuffer:
+    """Return trajectories of one behaviour as training data, one behind the other; see `Trajectory.to_agentbuffer`."""
+    columns = [trajectory.columns for trajectory in trajectories]
+    ends = list(itertools.accumulate(map(len, columns)))
+    buffer = AgentBuffer()
+
+    def put(key: AgentBufferKey, values: np.ndarray, padding_value: float = 0.0) -> None:
+        buffer[key] = AgentBufferField.holding(values, padding_value)
+
+    def all_of(name: str) -> np.ndarray:
+        return _one_behind_the_other([getattr(it, name) for it in columns])
+
+    for index in range(len(columns[0].obs)):
+        obs = _one_behind_the_other([it.obs[index] for it in columns])
+        put(ObsUtil.get_name_at(index), obs)
+        put(ObsUtil.get_name_at_next(index), _shifted(obs, ends, [it.next_obs[index] for it in trajectories]))
+    put(BufferKey.MASKS, np.ones(ends[-1], dtype=np.float32))
+    done, continuous, discrete = all_of("done"), all_of("continuous"), all_of("discrete")
+    put(BufferKey.DONE, done)
+    put(BufferKey.GROUP_DONES, done.copy())
+    put(BufferKey.CONTINUOUS_ACTION, continuous)
+    put(BufferKey.DISCRETE_ACTION, discrete)
+    put(BufferKey.NEXT_CONT_ACTION, _shifted(continuous, ends, itertools.repeat(0)))
+    put(BufferKey.NEXT_DISC_ACTION, _shifted(discrete, ends, itertools.repeat(0)))
+    if columns[0].continuous_log_probs is not None:
+        put(BufferKey.CONTINUOUS_LOG_PROBS, all_of("continuous_log_probs"))
+    if columns[0].discrete_log_probs is not None:
+        put(BufferKey.DISCRETE_LOG_PROBS, all_of("discrete_log_probs"))
+    put(BufferKey.ACTION_MASK, 1.0 - all_of("action_mask").astype(np.float32), padding_value=1.0)
+    put(BufferKey.PREV_ACTION, all_of("prev_discrete"))
+    if columns[0].memory is not None:
+        put(BufferKey.MEMORY, all_of("memory"))
+    put(BufferKey.ENVIRONMENT_REWARDS, all_of("reward"))
+    put(BufferKey.GROUP_REWARD, all_of("group_reward"))
+    return buffer
+
+
+def _one_behind_the_other(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return parts[0].copy() if len(parts) == 1 else np.concatenate(parts)
+
+
+def _shifted(column: np.ndarray, ends: Sequence[int], after: Iterable[Any]) -> np.ndarray:
+    """Return `column` one step later, with what comes `after` in the last row of each trajectory."""
+    shifted = np.empty_like(column)
+    shifted[:-1] = column[1:]
+    for end, row in zip(ends, after):
+        shifted[end - 1] = row
+    return shifted

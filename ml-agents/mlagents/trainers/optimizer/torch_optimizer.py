@@ -143,9 +143,7 @@ class TorchOptimizer(Optimizer):
         self, buffer: AgentBuffer, endings: Sequence[TrajectoryEnding]
     ) -> Tuple[Dict[str, np.ndarray], List[Dict[str, float]], Optional[AgentBufferField]]:
         all_values, all_next_values, all_memories = [], [], []
-        start = 0
-        for ending in endings:
-            part = buffer.make_mini_batch(start, start + ending.n_steps)
+        for ending, part in zip(endings, buffer.parts(ending.n_steps for ending in endings)):
             part.agent_id, part.ends_episode = ending.agent_id, ending.done_reached
             n_obs = len(self.policy.behavior_spec.observation_specs)
             next_obs = [rows[-1] for rows in ObsUtil.from_buffer_next(part, n_obs)]
@@ -153,7 +151,6 @@ class TorchOptimizer(Optimizer):
             all_values.append(values)
             all_next_values.append(next_values)
             all_memories.append(memories)
-            start += ending.n_steps
         joined = {name: np.concatenate([values[name] for values in all_values]) for name in all_values[0]}
         if all_memories[0] is None:
             return joined, all_next_values, None

@@ -73,11 +73,14 @@ class Normalizer(nn.Module):
     @torch.no_grad()
     def update(self, vector_input: torch.Tensor) -> None:
         """Take (B, size) into the statistics."""
-        steps, mean, variance = self.normalization_steps, self.running_mean, self.running_variance
-        steps.add_(vector_input.shape[0])
-        from_old_mean = vector_input - mean
-        mean.add_((from_old_mean / steps).sum(dim=0))
-        variance.add_(from_old_mean.mul_(vector_input - mean).sum(dim=0))
+        self.normalization_steps.add_(len(vector_input))
+        n_steps = int(self.normalization_steps)
+        mean, variance, rows = self.running_mean, self.running_variance, vector_input
+        if mean.is_cpu and rows.is_cpu:  # the same on the same memory, where calls take a fraction of the time
+            mean, variance, rows = (it.numpy() for it in (mean, variance, rows))  # type: ignore[assignment]
+        from_old_mean = rows - mean
+        mean += (from_old_mean / n_steps).sum(0)
+        variance += (from_old_mean * (rows - mean)).sum(0)
         self._refresh()
 
     @torch.no_grad()

@@ -14,7 +14,7 @@ from mlagents.trainers.settings import ActorCriticSettings, TrainerSettings
 from mlagents.trainers.torch_entities.networks import SharedActorCritic, SimpleActor
 from mlagents.trainers.trainer.on_policy_trainer import OnPolicyTrainer
 from mlagents.trainers.trainer.trainer_utils import get_gae
-from mlagents.trainers.trajectory import Trajectory, TrajectoryEnding
+from mlagents.trainers.trajectory import Trajectory, TrajectoryEnding, can_be_joined, joined
 from mlagents_envs.base_env import BehaviorSpec
 
 
@@ -94,6 +94,47 @@ class ActorCriticTrainer(OnPolicyTrainer):
         if trajectory.done_reached:
             self._update_end_episode_stats(trajectory.agent_id, self.optimizer)
 
+    def _process_trajectories(self, trajectories: Sequence[Trajectory]) -> None:
+        """Process what came at the same time, all rows at once where nothing depends on whose they are."""
+        if len(trajectories) < 2 or not self._takes_rows_of_all or not can_be_joined(trajectories):
+            super()._process_trajectories(trajectories)
+            return
+        buffer = joined(trajectories)
+        endings = [trajectory.ending for trajectory in trajectories]
+        starts = np.cumsum([0, *(ending.n_steps for ending in endings[:-1])])
+        returns = {"environment": np.add.reduceat(buffer[BufferKey.ENVIRONMENT_REWARDS].to_ndarray(), starts)}
+        for name, signal in self.optimizer.reward_signals.items():
+            rewards = signal.evaluate(buffer) * signal.strength
+            buffer[RewardSignalUtil.rewards_key(name)].set(rewards)
+            returns[name] = np.add.reduceat(rewards, starts)
+        if not all(np.isfinite(of_signal).all() for of_signal in returns.values()):
+            super()._process_trajectories(trajectories)  # says whose it is
+            return
+        self._warn_if_group_reward(buffer)
+        self._update_normalization(buffer)
+        for index, trajectory in enumerate(trajectories):
+            super()._process_trajectory(trajectory)
+            for name, of_signal in returns.items():
+                self.collected_rewards[name][trajectory.agent_id] += float(of_signal[index])
+            if trajectory.done_reached:
+                self._update_end_episode_stats(trajectory.agent_id, self.optimizer)
+        self._incomplete += endings
+        self._append_to_update_buffer(buffer)
+
+    @property
+    def _takes_rows_of_all(self) -> bool:
+        """Whether rows of several trajectories may come at once: no subclass does anything with single ones.
+
+        Images are not joined, which would copy them.
+        """
+        cls = type(self)
+        return (
+            cls._process_trajectory is ActorCriticTrainer._process_trajectory
+            and cls._evaluate_rewards is ActorCriticTrainer._evaluate_rewards
+            and self._values_can_wait
+            and all(len(spec.shape) < 3 for spec in self.policy.behavior_spec.observation_specs)
+        )
+
     @property
     def _values_can_wait(self) -> bool:
         """Whether the critic will say the same before the update, and the rows that it is asked about are there then.
@@ -126,15 +167,11 @@ class ActorCriticTrainer(OnPolicyTrainer):
         """Add values and advantages to a buffer of trajectories; return the keys of the columns that are new."""
         known = set(buffer)
         all_next_values = self._evaluate_values(buffer, endings)
-        parts, start = [], 0
-        for ending, next_values in zip(endings, all_next_values):
-            part = buffer.make_mini_batch(start, start + ending.n_steps)
+        parts = [*buffer.parts(ending.n_steps for ending in endings)]
+        for part, next_values in zip(parts, all_next_values):
             self._compute_advantages(part, next_values)
-            parts.append(part)
-            start += ending.n_steps
-        for key in parts[0]:
-            if key not in buffer:
-                buffer[key].set(np.concatenate([part[key].to_ndarray() for part in parts]))
+        for key in [key for key in parts[0] if key not in buffer]:
+            buffer[key].set(np.concatenate([part[key].to_ndarray() for part in parts]))
         return [key for key in buffer if key not in known]
 
     def _evaluate_values(self, buffer: AgentBuffer, endings: Sequence[TrajectoryEnding]) -> List[Dict[str, float]]:

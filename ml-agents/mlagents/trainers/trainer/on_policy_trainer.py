@@ -87,8 +87,8 @@ class OnPolicyTrainer(RLTrainer):
         rollbacks = self.setbacks.rollbacks
         for _ in range(self.hyperparameters.num_epoch):
             self.update_buffer.shuffle(sequence_length=sequence_length)
-            for start in range(0, n_experiences - batch_size + 1, batch_size):
-                minibatch = self.update_buffer.make_mini_batch(start, start + batch_size)
+            in_this_order = self.update_buffer.make_mini_batch(0, n_experiences)
+            for minibatch in in_this_order.parts([batch_size] * (n_experiences // batch_size)):
                 update_stats = self._learn_from(minibatch, n_sequences)
                 if self.setbacks.rollbacks > rollbacks:
                     break  # what is left is what another policy did

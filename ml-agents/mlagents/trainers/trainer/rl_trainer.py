@@ -410,9 +410,18 @@ class RLTrainer(Trainer):
         self.checkpoint_if_due()
 
     def _take_in(self, queue: TrajectoryQueue) -> None:
+        trajectories: List[Trajectory] = []
         while not queue.empty():
             item = queue.get_nowait()
             if isinstance(item, LostAgents):
+                self._process_trajectories(trajectories)
+                trajectories = []
                 self._forget(item.agent_ids)
             else:
-                self._process_trajectory(item)
+                trajectories.append(item)
+        self._process_trajectories(trajectories)
+
+    def _process_trajectories(self, trajectories: Sequence[Trajectory]) -> None:
+        """Process what came at the same time, one after the other."""
+        for trajectory in trajectories:
+            self._process_trajectory(trajectory)

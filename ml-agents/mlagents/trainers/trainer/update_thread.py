@@ -18,7 +18,7 @@ from mlagents_envs.timers import hierarchical_timer, merge_thread
 
 logger = get_logger(__name__)
 
-MIN_WAITING_SHARE = 0.5
+MIN_WAITING_SHARE = 0.7
 """How much of its time collection has to wait, for environments, for updates beside it to pay."""
 FORGETTING = 0.98
 """What a collection phase still counts for in the share of waiting after the next one."""
