@@ -10,6 +10,7 @@ from benchmarks import (
     list_trainers,
     memory,
     other_trainers,
+    phases,
     sac,
     sizes,
     threaded,
@@ -20,6 +21,7 @@ from benchmarks import (
 
 BENCHMARKS = {
     "workloads": workloads.run,
+    "phases": phases.run,
     "learning": learning.run,
     "sizes": sizes.run,
     "environment": environment.run,
