@@ -366,8 +366,10 @@ UnityEnvironment.register(LocalEnv)  # type: ignore[type-abstract]
 
 
 def _end(communicator: Communicator, process: EnvProcess) -> None:
-    communicator.close()
-    process.stop(_CLOSE_GRACE_S)
+    try:
+        communicator.close()
+    finally:
+        process.stop(_CLOSE_GRACE_S)
 
 
 def _log_path_in(args: List[str]) -> Optional[str]:

@@ -112,11 +112,13 @@ class RpcCommunicator(Communicator):
         if self._deadline_s is None:
             patient = self._waits_for_user and not self.server.has_client
             self._deadline_s = math.inf if patient else time.monotonic() + self.timeout_wait
+        n_bytes = self.server.n_bytes
         if self.server.await_message(max(0.0, min(patience_s, self._deadline_s - time.monotonic()))):
             self._deadline_s = None
             return True
         try:
-            self._look_for_trouble(self._deadline_s, poll_callback)
+            # A message may be on its way that began to come while nobody listened.
+            self._look_for_trouble(math.inf if self.server.n_bytes > n_bytes else self._deadline_s, poll_callback)
         except BaseException:
             self._has_failed = True
             raise

@@ -22,6 +22,7 @@ HEADERS = [
     ("te", "trailers"),
     ("content-type", "application/grpc"),
 ]
+HEAD_OF_ANSWER = b"\x00\x00\x14\x01\x04\x00\x00\x00\x01\x88\x0f\x10\x10application/grpc"
 N_FUZZED = 20_000
 
 
@@ -137,6 +138,31 @@ def test_an_answer_waits_until_the_client_has_room():
     assert client.bodies[stream] == framed(b"0123456789")
     assert stream in client.ended
     assert not client.server.is_sending
+
+
+def test_only_the_first_answer_counts():
+    client = Client(INITIAL_WINDOW_SIZE=12)
+    client.takes_all = False
+    stream = client.request(framed(b"well?"))
+    client.answered(stream, b"0123456789")
+    client.server.answer(stream, b"no, wait")
+    client.h2.increment_flow_control_window(100, stream)
+    client.talk()
+    assert client.bodies[stream] == framed(b"0123456789")
+    client.server.answer(stream, b"too late")
+    assert not client.server.outgoing
+
+
+def test_frames_are_no_larger_than_a_frame_can_be():
+    settings = b"\x00\x00\x0c\x04\x00\x00\x00\x00\x00" + b"\x00\x05\xff\xff\xff\xff" + b"\x00\x04\x7f\xff\xff\xff"
+    room = b"\x00\x00\x04\x08\x00\x00\x00\x00\x00\x7f\x00\x00\x00"
+    headers, body = b"\x00\x00\x00\x01\x04\x00\x00\x00\x01", b"\x00\x00\x05\x00\x01\x00\x00\x00\x01" + framed(b"")
+    server = GrpcConnection()
+    server.receive(grpc_connection.PREFACE + settings + room + headers + body)
+    server.outgoing.clear()
+    server.answer(1, bytes(2**24))
+    head_of_first = server.outgoing[len(HEAD_OF_ANSWER) :][:9]
+    assert head_of_first == b"\xff\xff\xff\x00\x00\x00\x00\x00\x01"
 
 
 def test_the_connection_has_a_window_of_its_own():

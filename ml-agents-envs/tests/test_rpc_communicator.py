@@ -1,5 +1,6 @@
 """The trainer's end of gRPC, against clients that speak gRPC as environments do."""
 
+import select
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from mlagents_envs.rpc_communicator import RpcCommunicator
 from mlagents_envs.wire.grpc_connection import PREFACE
 
 WAIT_S = 20
+REQUEST = b"\x00\x00\x00\x01\x04\x00\x00\x00\x01" + b"\x00\x00\x07\x00\x01\x00\x00\x00\x01\x00\x00\x00\x00\x02ok"
 
 
 class Client:
@@ -210,17 +212,37 @@ def test_a_call_that_is_cancelled_while_the_trainer_thinks_is_noticed(communicat
 
 
 def test_a_message_that_comes_with_the_end_of_the_connection_is_received(communicator):
-    frames = b"\x00\x00\x00\x01\x04\x00\x00\x00\x01" + b"\x00\x00\x07\x00\x01\x00\x00\x00\x01\x00\x00\x00\x00\x02ok"
     with socket.create_connection((ports.LOOPBACK, communicator.port)) as client:
-        client.sendall(PREFACE + frames)
+        client.sendall(PREFACE + REQUEST)
     assert communicator.receive_message() == b"ok"
     assert communicator.exchange_message(b"reply") is None
 
 
-def test_an_environment_that_does_not_hang_up_delays_the_end_by_a_second_at_most(communicator):
-    frames = b"\x00\x00\x00\x01\x04\x00\x00\x00\x01" + b"\x00\x00\x07\x00\x01\x00\x00\x00\x01\x00\x00\x00\x00\x02ok"
+def test_a_message_before_nonsense_is_received(communicator):
+    half_a_setting = b"\x00\x00\x02\x04\x00\x00\x00\x00\x00ab"
     with socket.create_connection((ports.LOOPBACK, communicator.port)) as client:
-        client.sendall(PREFACE + frames)
+        client.sendall(PREFACE + REQUEST + half_a_setting)
+        assert communicator.receive_message() == b"ok"
+        assert communicator.exchange_message(b"reply") is None
+
+
+def test_a_message_that_began_to_come_while_nobody_listened_is_not_late(communicator, connect):
+    client = connect(communicator)
+    answer = client.send(b"one")
+    communicator.receive_message()
+    communicator.send_message(b"reply")
+    assert answer.result() == b"reply"
+    assert not communicator.await_message(0.0)
+    communicator._deadline_s = 0.0  # long ago
+    large = bytes(20_000_000)  # more than the operating system holds
+    client.send(large)
+    assert select.select([communicator.server._client.socket], [], [], WAIT_S)[0]
+    assert communicator.receive_message() == large
+
+
+def test_an_environment_that_does_not_hang_up_delays_the_end_by_a_second_at_most(communicator):
+    with socket.create_connection((ports.LOOPBACK, communicator.port)) as client:
+        client.sendall(PREFACE + REQUEST)
         communicator.receive_message()
         communicator.close()
         received = b""

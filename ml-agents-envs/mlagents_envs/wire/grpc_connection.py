@@ -25,6 +25,7 @@ _MESSAGE = struct.Struct(">BI")  # gRPC's: whether it is compressed, and the len
 _LARGEST_WINDOW = 2**31 - 1
 _DEFAULT_WINDOW = 2**16 - 1
 _DEFAULT_FRAME_SIZE = 2**14
+_LARGEST_FRAME_SIZE = 2**24 - 1
 _OUR_FRAME_SIZE = 2**20
 _WINDOW_REFILL = 2**30
 
@@ -84,8 +85,8 @@ class GrpcConnection:
         return bool(self._answers)
 
     def answer(self, call: int, message: bytes) -> None:
-        """End a call with a message; one that is over already stays so."""
-        if call not in self._open:
+        """End a call with a message; one that is over, or has an answer on its way, stays so."""
+        if call not in self._open or call in self._answers:
             return
         self.outgoing += _frame(_HEADERS, _END_HEADERS, call, _RESPONSE)
         self._answers[call] = memoryview(_MESSAGE.pack(0, len(message)) + message)
@@ -195,7 +196,7 @@ class GrpcConnection:
             raise ProtocolError("it sent half a setting")
         for setting, value in struct.iter_unpack(">HI", payload):
             if setting == _MAX_FRAME_SIZE:
-                self._frame_size = max(value, 1)
+                self._frame_size = min(max(value, 1), _LARGEST_FRAME_SIZE)
             elif setting == _INITIAL_WINDOW_SIZE:
                 for call in self._open:
                     self._open[call] += value - self._initial_window

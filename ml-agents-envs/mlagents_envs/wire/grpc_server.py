@@ -37,7 +37,7 @@ class GrpcServer:
 
     :param listener: a socket that listens; the server closes it.
     :ivar message: of the client, until it is answered; None while there is none.
-    :ivar has_gone: the client has hung up, or spoke nonsense.
+    :ivar n_bytes: how many have come so far.
     """
 
     def __init__(self, listener: socket.socket):
@@ -48,13 +48,19 @@ class GrpcServer:
         self._client: Optional[_Peer] = None
         self._call = 0
         self._room = memoryview(bytearray(_RECEIVE_SIZE))
+        self._has_given_up = False  # the client, on a call
         self.message: Optional[bytes] = None
-        self.has_gone = False
+        self.n_bytes = 0
 
     @property
     def has_client(self) -> bool:
         """Whether there ever was a message."""
         return self._client is not None
+
+    @property
+    def has_gone(self) -> bool:
+        """Whether the client has hung up, or given up, or spoke nonsense."""
+        return self._has_given_up or (self._client is not None and not self._client.is_connected)
 
     def await_message(self, timeout_s: float) -> bool:
         """Wait for a time at most; return whether there is a `message`, or the client has gone.
@@ -81,7 +87,7 @@ class GrpcServer:
             self._read(client)  # it may have hung up meanwhile
         self.message = None
         if client is None or self.has_gone or not client.connection.is_open(self._call):
-            self.has_gone = True
+            self._has_given_up = True
             return
         client.connection.answer(self._call, reply)
         self._write(client)
@@ -96,13 +102,15 @@ class GrpcServer:
         self._selector.unregister(self._listener)
         self._listener.close()
         client = self._client
-        if client is not None and client.is_connected:
-            client.connection.answer(self._call, farewell)
-            self._write(client)
-            self._hang_up(client, timeout_s)
-        for key in [*self._selector.get_map().values()]:
-            self._drop(key.data)
-        self._selector.close()
+        try:
+            if client is not None and client.is_connected:
+                client.connection.answer(self._call, farewell)
+                self._write(client)
+                self._hang_up(client, timeout_s)
+        finally:
+            for key in [*self._selector.get_map().values()]:
+                self._drop(key.data)
+            self._selector.close()
 
     def _hang_up(self, client: _Peer, timeout_s: float) -> None:
         """Let the client receive everything: a socket that is closed with bytes unread takes back what it has sent."""
@@ -139,6 +147,7 @@ class GrpcServer:
         connection = peer.connection
         try:
             while size := peer.socket.recv_into(self._room):
+                self.n_bytes += size
                 connection.receive(self._room[:size])
                 if size < len(self._room):
                     break
@@ -169,9 +178,8 @@ class GrpcServer:
             del outgoing[: peer.socket.send(outgoing)]
         except BlockingIOError:
             pass
-        except OSError:
-            self._drop(peer)
-            return
+        except OSError:  # it has hung up, or the farewell was all; what it has sent before that is still to be read
+            outgoing.clear()
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if outgoing else 0)
         if events != peer.events:
             peer.events = events
@@ -183,4 +191,3 @@ class GrpcServer:
             peer.is_connected = False
             self._selector.unregister(peer.socket)
             peer.socket.close()
-            self.has_gone = self.has_gone or peer is self._client
