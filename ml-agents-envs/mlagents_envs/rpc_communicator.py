@@ -112,13 +112,14 @@ class RpcCommunicator(Communicator):
         if self._deadline_s is None:
             patient = self._waits_for_user and not self.server.has_client
             self._deadline_s = math.inf if patient else time.monotonic() + self.timeout_wait
-        n_bytes = self.server.n_bytes
-        if self.server.await_message(max(0.0, min(patience_s, self._deadline_s - time.monotonic()))):
+        n_bytes, left_s = self.server.n_bytes, self._deadline_s - time.monotonic()
+        if self.server.await_message(max(0.0, min(patience_s, left_s))):
             self._deadline_s = None
             return True
+        # While nobody listened, a message may have begun to come.
+        is_on_its_way = left_s <= 0.0 and self.server.n_bytes > n_bytes
         try:
-            # A message may be on its way that began to come while nobody listened.
-            self._look_for_trouble(math.inf if self.server.n_bytes > n_bytes else self._deadline_s, poll_callback)
+            self._look_for_trouble(math.inf if is_on_its_way else self._deadline_s, poll_callback)
         except BaseException:
             self._has_failed = True
             raise
