@@ -132,7 +132,7 @@ def test_who_only_connects_or_speaks_nonsense_is_not_the_environment(communicato
     with socket.create_connection(address), socket.create_connection(address) as browser:
         browser.sendall(b"GET / HTTP/1.1\r\n\r\n")
         client = connect(communicator)
-        client.send(b"one")
+        answer = client.send(b"one")
         assert communicator.receive_message() == b"one"
         with ThreadPoolExecutor(1) as pool:
             following = pool.submit(communicator.exchange_message, b"reply")
@@ -140,6 +140,7 @@ def test_who_only_connects_or_speaks_nonsense_is_not_the_environment(communicato
             with contextlib.suppress(ConnectionResetError):
                 while browser.recv(1000):  # until it is disconnected
                     pass
+            assert answer.result() == b"reply"
             client.send(b"two")
             assert following.result() == b"two"
     assert "[WARNING] Somebody who connected to the trainer was disconnected: it does not speak HTTP/2." in (
