@@ -25,14 +25,7 @@ def _measure(name: str) -> Dict[str, float]:
     """Return microseconds per agent step: all, and by phase."""
     workload = WORKLOADS[name]
     if isinstance(workload, Workload):
-        tree = train(
-            workload.max_steps,
-            env=f"module:benchmarks.probe:{workload.env}",
-            behavior=workload.behavior,
-            algorithm=workload.algorithm,
-            num_areas=workload.num_areas,
-            **workload.settings,
-        )
+        tree = workload.train()
         return _by_phase(tree, Probed.decisions * workload.n_agents)
     assert isinstance(workload, (WireWorkload, WorkersWorkload))
     settings = workload._asdict()

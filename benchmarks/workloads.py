@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import statistics
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import gymnasium
 import numpy as np
@@ -26,6 +26,7 @@ from benchmarks.tables import print_table
 from benchmarks.training import TargetWriter, count, seconds, train
 from benchmarks.wire import served
 from mlagents.trainers.settings import NetworkSettings
+from mlagents.trainers.stats import StatsWriter
 from mlagents_envs.builtin import gridworld
 
 REPEATS = 3
@@ -95,21 +96,25 @@ class Workload(NamedTuple):
     others: Optional[Callable[[int], float]] = None
     others_claim: float = 0.0
 
+    def train(self, writers: Sequence[StatsWriter] = ()) -> Dict[str, Any]:
+        """Train once; return the timers of the training loop."""
+        return train(
+            self.max_steps,
+            env=f"module:benchmarks.probe:{self.env}",
+            behavior=self.behavior,
+            algorithm=self.algorithm,
+            num_areas=self.num_areas,
+            writers=writers,
+            **self.settings,
+        )
+
     def measure(self) -> Figures:
         """Train once, and have the others train."""
         threads = torch.get_num_threads()
         bare = BareCalls(self.make_bare)
         Probed.interlude = bare.run
         reward = TargetWriter(self.target)
-        tree = train(
-            self.max_steps,
-            env=f"module:benchmarks.probe:{self.env}",
-            behavior=self.behavior,
-            algorithm=self.algorithm,
-            num_areas=self.num_areas,
-            writers=[reward],
-            **self.settings,
-        )
+        tree = self.train([reward])
         steps = Probed.decisions * self.n_agents
         arithmetic = {"act": Probed.decisions, "update": _updates(tree), "values": steps / self.rows_per_value_pass}
         if self.algorithm == "sac":
