@@ -105,7 +105,8 @@ class RpcCommunicator(Communicator):
         """Wait for a time at most; see `Communicator`.
 
         :param poll_callback: called where nothing came in that time.
-        :raises UnityTimeOutException: nothing came within `timeout_wait` since it was first waited for.
+        :raises UnityTimeOutException: no message came within `timeout_wait` since it was first waited for. One that
+            began to come while nobody listened has that time once more.
         """
         if self._has_failed:
             return True
@@ -116,10 +117,10 @@ class RpcCommunicator(Communicator):
         if self.server.await_message(max(0.0, min(patience_s, left_s))):
             self._deadline_s = None
             return True
-        # While nobody listened, a message may have begun to come.
-        is_on_its_way = left_s <= 0.0 and self.server.n_bytes > n_bytes
+        if left_s <= 0.0 and self.server.n_bytes > n_bytes:
+            self._deadline_s = time.monotonic() + self.timeout_wait
         try:
-            self._look_for_trouble(math.inf if is_on_its_way else self._deadline_s, poll_callback)
+            self._look_for_trouble(self._deadline_s, poll_callback)
         except BaseException:
             self._has_failed = True
             raise

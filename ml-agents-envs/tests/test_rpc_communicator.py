@@ -22,7 +22,10 @@ from mlagents_envs.rpc_communicator import RpcCommunicator
 from mlagents_envs.wire.grpc_connection import PREFACE
 
 WAIT_S = 20
-REQUEST = b"\x00\x00\x00\x01\x04\x00\x00\x00\x01" + b"\x00\x00\x07\x00\x01\x00\x00\x00\x01\x00\x00\x00\x00\x02ok"
+REQUESTS = [  # frames of the first two calls, with the message "ok"
+    b"\x00\x00\x00\x01\x04\x00\x00\x00%c\x00\x00\x07\x00\x01\x00\x00\x00%c\x00\x00\x00\x00\x02ok" % (call, call)
+    for call in (1, 3)
+]
 
 
 class Client:
@@ -216,7 +219,7 @@ def test_a_call_that_is_cancelled_while_the_trainer_thinks_is_noticed(communicat
 
 def test_a_message_that_comes_with_the_end_of_the_connection_is_received(communicator):
     with socket.create_connection((ports.LOOPBACK, communicator.port)) as client:
-        client.sendall(PREFACE + REQUEST)
+        client.sendall(PREFACE + REQUESTS[0])
     assert communicator.receive_message() == b"ok"
     assert communicator.exchange_message(b"reply") is None
 
@@ -224,28 +227,39 @@ def test_a_message_that_comes_with_the_end_of_the_connection_is_received(communi
 def test_a_message_before_nonsense_is_received(communicator):
     half_a_setting = b"\x00\x00\x02\x04\x00\x00\x00\x00\x00ab"
     with socket.create_connection((ports.LOOPBACK, communicator.port)) as client:
-        client.sendall(PREFACE + REQUEST + half_a_setting)
+        client.sendall(PREFACE + REQUESTS[0] + half_a_setting)
         assert communicator.receive_message() == b"ok"
         assert communicator.exchange_message(b"reply") is None
 
 
-def test_a_message_that_began_to_come_while_nobody_listened_is_not_late(communicator, connect):
-    client = connect(communicator)
-    answer = client.send(b"one")
-    communicator.receive_message()
-    communicator.send_message(b"reply")
-    assert answer.result() == b"reply"
-    assert not communicator.await_message(0.0)
-    communicator._deadline_s = 0.0  # long ago
-    large = bytes(20_000_000)  # more than the operating system holds
-    client.send(large)
-    assert select.select([communicator.server._client.socket], [], [], WAIT_S)[0]
-    assert communicator.receive_message() == large
+@pytest.fixture
+def half_a_message(communicator):
+    """A client that has sent half a message while nobody listened, until the message was late."""
+    with socket.create_connection((ports.LOOPBACK, communicator.port)) as client:
+        client.sendall(PREFACE + REQUESTS[0])
+        communicator.receive_message()
+        communicator.send_message(b"reply")
+        assert not communicator.await_message(0.0)
+        communicator._deadline_s = 0.0  # long ago
+        client.sendall(REQUESTS[1][:-5])
+        assert select.select([communicator.server._client.socket], [], [], WAIT_S)[0]
+        yield lambda: client.sendall(REQUESTS[1][-5:])
+
+
+def test_a_message_that_began_to_come_while_nobody_listened_is_not_late(communicator, half_a_message):
+    polls = iter([half_a_message])
+    assert communicator.receive_message(lambda: next(polls)()) == b"ok"
+
+
+def test_a_message_that_began_to_come_and_does_not_go_on_is_late_after_all(communicator, half_a_message):
+    communicator.timeout_wait = 0.05
+    with pytest.raises(UnityTimeOutException):
+        communicator.receive_message()
 
 
 def test_an_environment_that_does_not_hang_up_delays_the_end_by_a_second_at_most(communicator):
     with socket.create_connection((ports.LOOPBACK, communicator.port)) as client:
-        client.sendall(PREFACE + REQUEST)
+        client.sendall(PREFACE + REQUESTS[0])
         communicator.receive_message()
         communicator.close()
         received = b""
