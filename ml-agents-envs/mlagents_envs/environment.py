@@ -43,7 +43,7 @@ from mlagents_envs.timers import hierarchical_timer, timed
 from mlagents_envs.unity_behavior import UnityBehavior
 from mlagents_envs.wire.messages import (
     EnvironmentMessage,
-    read_environment_message,
+    MessageReader,
     write_initialization,
     write_input,
 )
@@ -108,6 +108,7 @@ class UnityEnvironment(BaseEnv):
         self._behaviors: Dict[BehaviorName, UnityBehavior] = {}
         self._introduced: Dict[BehaviorName, BrainParametersProto] = {}
         self._side_channels = SideChannelManager(side_channels)
+        self._reader = MessageReader()
         self._has_started = False
         self._under_way: Optional[int] = None  # the command whose outcome is awaited
         self._process: Optional[EnvProcess] = None
@@ -260,7 +261,7 @@ class UnityEnvironment(BaseEnv):
             if self._process is not None and self._process.has_ended(_DEATH_GRACE_S):
                 self._check_process()
             raise UnityCommunicatorStoppedException(f"the connection broke {self._when()}.")
-        message = read_environment_message(data)
+        message = self._reader.read(data)
         if message.is_goodbye:
             raise UnityCommunicatorStoppedException(f"the environment said goodbye {self._when()}.")
         return message

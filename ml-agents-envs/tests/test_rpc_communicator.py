@@ -19,7 +19,7 @@ from mlagents_envs.communicator_objects.unity_rl_initialization_input_pb2 import
 from mlagents_envs.communicator_objects.unity_rl_input_pb2 import UnityRLInputProto
 from mlagents_envs.exception import UnityEnvironmentException, UnityTimeOutException, UnityWorkerInUseException
 from mlagents_envs.rpc_communicator import RpcCommunicator
-from mlagents_envs.wire.grpc_connection import PREFACE
+from mlagents_envs.wire.http2 import PREFACE
 
 WAIT_S = 20
 REQUESTS = [  # frames of the first two calls, with the message "ok"

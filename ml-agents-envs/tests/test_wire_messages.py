@@ -15,8 +15,15 @@ from mlagents_envs.communicator_objects.unity_message_pb2 import UnityMessagePro
 from mlagents_envs.communicator_objects.unity_rl_initialization_input_pb2 import UnityRLInitializationInputProto
 from mlagents_envs.communicator_objects.unity_rl_input_pb2 import UnityRLInputProto
 from mlagents_envs.exception import UnityCommunicationException
+from mlagents_envs.wire import messages
 from mlagents_envs.wire.fields import read_varint, varint
-from mlagents_envs.wire.messages import read_environment_message, write_goodbye, write_initialization, write_input
+from mlagents_envs.wire.messages import (
+    MessageReader,
+    read_environment_message,
+    write_goodbye,
+    write_initialization,
+    write_input,
+)
 
 RECORDED = Path(__file__).parent / "data" / "wire"
 EXCHANGES = sorted(path.name.removesuffix("-env.bin") for path in RECORDED.glob("*-env.bin"))
@@ -206,3 +213,31 @@ def test_the_handshake_is_what_protobuf_writes():
     initialization = UnityRLInitializationInputProto(seed=-5, communication_version="1.5.0", num_areas=3)
     message = UnityMessageProto(header={"status": 200}, unity_input={"rl_initialization_input": initialization})
     assert write_initialization(initialization) == message.SerializeToString()
+
+
+# One after the other
+
+
+def _outcome(read, data):
+    try:
+        message = read(data)
+    except UnityCommunicationException:
+        return "refused"
+    agents = {name: [infos.entry(i) for i in range(len(infos))] for name, infos in message.agent_infos.items()}
+    return message.status, message.initialization, message.side_channel, agents
+
+
+def test_a_reader_that_remembers_reads_what_one_that_does_not_reads(monkeypatch):
+    taken_apart = []
+    monkeypatch.setattr(
+        messages, "read_environment_message", lambda data: taken_apart.append(1) or read_environment_message(data)
+    )
+    rng, reader = np.random.default_rng(2), MessageReader()
+    for _ in range(2_000):
+        message = recorded(EXCHANGES[rng.integers(len(EXCHANGES))], "env")
+        for _ in range(4):
+            data = bytearray(message)
+            if rng.random() < 0.8:
+                data[rng.integers(len(data))] = rng.integers(256)
+            assert _outcome(reader.read, bytes(data)) == _outcome(read_environment_message, bytes(data))
+    assert 2_000 < len(taken_apart) < 6_000

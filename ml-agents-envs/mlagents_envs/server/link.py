@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Optional, Protocol
-
-import grpc
+import contextlib
+import socket
+import time
+from typing import Protocol
 
 from mlagents_envs.communicator_objects.unity_to_external_pb2_grpc import METHOD, SERVICE
 from mlagents_envs.exception import (
@@ -12,19 +13,16 @@ from mlagents_envs.exception import (
     UnityCommunicatorStoppedException,
     UnityTimeOutException,
 )
+from mlagents_envs.ports import LOOPBACK
+from mlagents_envs.wire.grpc_connection import GrpcClientConnection, Response, Status
+from mlagents_envs.wire.http2 import ProtocolError
 
 EDITOR_PORT = 5004
 """Where a trainer waits that started no executable."""
 
-_OPTIONS = (
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 500),
-)
-_GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+_RETRY_S = 0.1
+_RECEIVE_SIZE = 2**18
+_GONE = (Status.UNAVAILABLE, Status.CANCELLED)
 
 
 class Link(Protocol):
@@ -56,36 +54,69 @@ class TrainerLink:
     def __init__(self, port: int = EDITOR_PORT, connect_timeout_s: float = 60.0):
         self._port = port
         self._connect_timeout_s = connect_timeout_s
-        self._channel: Optional[grpc.Channel] = None
+        self._socket = socket.socket()
+        self._room = memoryview(bytearray(_RECEIVE_SIZE))
 
     def connect(self) -> None:
         """See `Link`."""
-        self._channel = grpc.insecure_channel(f"127.0.0.1:{self._port}", options=_OPTIONS)
-        self._call = self._channel.unary_unary(f"/{SERVICE}/{METHOD}")  # without serialisers it takes and returns bytes
+        deadline_s = time.monotonic() + self._connect_timeout_s
+        while not self._reach(max(deadline_s - time.monotonic(), _RETRY_S)):
+            if time.monotonic() >= deadline_s:
+                raise UnityTimeOutException(
+                    f"No trainer listened on port {self._port} within {self._connect_timeout_s:g} s. Start "
+                    "mlagents-learn, then the environment; or give --mlagents-port the port of your trainer."
+                )
+            time.sleep(_RETRY_S)
+
+    def _reach(self, timeout_s: float) -> bool:
+        """Connect to whoever listens; return whether it is a trainer."""
+        self._connection = GrpcClientConnection(f"{LOOPBACK}:{self._port}", f"/{SERVICE}/{METHOD}")
         try:
-            grpc.channel_ready_future(self._channel).result(self._connect_timeout_s)
-        except grpc.FutureTimeoutError:
-            raise UnityTimeOutException(
-                f"No trainer listened on port {self._port} within {self._connect_timeout_s:g} s. Start mlagents-learn, "
-                "then the environment; or give --mlagents-port the port of your trainer."
-            ) from None
+            self._socket = socket.create_connection((LOOPBACK, self._port), timeout_s)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            while not self._connection.has_server:
+                self._talk()
+        except (OSError, ProtocolError):
+            self._socket.close()
+            return False
+        self._socket.settimeout(None)
+        return True
+
+    def _talk(self) -> None:
+        """Send what there is to send, and wait for something to come.
+
+        :raises OSError: the trainer has gone.
+        :raises ProtocolError: it speaks nonsense.
+        """
+        if self._connection.outgoing:
+            self._socket.sendall(self._connection.outgoing)
+            self._connection.outgoing.clear()
+        size = self._socket.recv_into(self._room)
+        if not size:
+            raise ConnectionResetError
+        self._connection.receive(self._room[:size])
 
     def exchange(self, request: bytes) -> bytes:
         """See `Link`. It takes as long as the trainer takes.
 
         :raises UnityCommunicationException: the trainer refuses the message, say because it serves somebody else.
         """
-        try:
-            answer: bytes = self._call(request)
-        except grpc.RpcError as error:
-            if error.code() in _GONE:
-                raise UnityCommunicatorStoppedException(f"The trainer on port {self._port} has gone.") from None
-            raise UnityCommunicationException(
-                f"The trainer on port {self._port} refuses this environment: {error.details()} ({error.code().name})."
-            ) from None
-        return answer
+        connection = self._connection
+        response = Response(Status.UNAVAILABLE)
+        with contextlib.suppress(OSError, ProtocolError):
+            if not connection.is_ending:
+                connection.call(request)
+                while connection.response is None:
+                    self._talk()
+                response = connection.response
+        if response.status is Status.OK:
+            return response.message
+        if response.status in _GONE:
+            raise UnityCommunicatorStoppedException(f"The trainer on port {self._port} has gone.")
+        raise UnityCommunicationException(
+            f"The trainer on port {self._port} refuses this environment: {response.reason} ({response.status.name})."
+        )
 
     def close(self) -> None:
         """See `Link`."""
-        if self._channel is not None:
-            self._channel.close()
+        self._socket.close()

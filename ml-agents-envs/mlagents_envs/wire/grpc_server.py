@@ -9,7 +9,8 @@ import time
 from typing import Optional
 
 from mlagents_envs.logging_util import get_logger
-from mlagents_envs.wire.grpc_connection import FAILED_PRECONDITION, GrpcConnection, ProtocolError
+from mlagents_envs.wire.grpc_connection import GrpcServerConnection, Status
+from mlagents_envs.wire.http2 import ProtocolError
 
 logger = get_logger(__name__)
 
@@ -24,7 +25,7 @@ class _Peer:
         peer_socket.setblocking(False)
         peer_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = peer_socket
-        self.connection = GrpcConnection()
+        self.connection = GrpcServerConnection()
         self.events = selectors.EVENT_READ
         self.is_connected = True
 
@@ -167,7 +168,7 @@ class GrpcServer:
             if peer is self._client and self.message is None:
                 self._call, self.message = request
             else:
-                connection.refuse(request.call, FAILED_PRECONDITION, _TURNED_AWAY)
+                connection.refuse(request.call, Status.FAILED_PRECONDITION, _TURNED_AWAY)
         if connection.outgoing and peer.is_connected:
             self._write(peer)
 

@@ -67,6 +67,43 @@ class EnvironmentMessage(NamedTuple):
         return self.status != OK
 
 
+class MessageReader:
+    """Reads the messages of an environment one after the other.
+
+    Most differ from the one before only inside their agents' messages; then they need not be taken apart anew.
+    """
+
+    def __init__(self) -> None:
+        self._data = b""
+        self._last: Optional[EnvironmentMessage] = None  # that was taken apart; it is what `_data` says
+        self._outside: Optional[NDArray[np.intp]] = None  # where its bytes are that are of no agent
+        self._expected = np.zeros(0, dtype=np.uint8)  # these bytes
+
+    def read(self, data: bytes) -> EnvironmentMessage:
+        """See `read_environment_message`."""
+        if self._last is not None and len(data) == len(self._data):
+            if self._outside is None:
+                self._outside = _outside_of_agents(self._last, len(data))
+                self._expected = np.frombuffer(self._data, np.uint8)[self._outside]
+            if (np.frombuffer(data, np.uint8)[self._outside] == self._expected).all():
+                agent_infos = {
+                    name: RawAgentInfos(data, infos.starts, infos.ends)
+                    for name, infos in self._last.agent_infos.items()
+                }
+                return self._last._replace(agent_infos=agent_infos)
+        self._last, self._data, self._outside = read_environment_message(data), data, None
+        return self._last
+
+
+def _outside_of_agents(message: EnvironmentMessage, length: int) -> NDArray[np.intp]:
+    """Return where in a message the bytes lie that are not in an agent's own message."""
+    is_outside = np.ones(length, dtype=np.bool_)
+    for infos in message.agent_infos.values():
+        for start, end in zip(infos.starts.tolist(), infos.ends.tolist()):
+            is_outside[start:end] = False
+    return np.flatnonzero(is_outside)
+
+
 def read_environment_message(data: bytes) -> EnvironmentMessage:
     """Read what an environment sent, all but the agents' own messages, which are only found.
 

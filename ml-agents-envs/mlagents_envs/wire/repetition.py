@@ -56,6 +56,7 @@ class Repetition:
     ):
         self.agent_id, self.group_id = agent_id, group_id
         self._shapes = [observation.shape for observation in spec.observation_specs]
+        self._starts = infos.starts
         self._ends = infos.ends - infos.starts[0]
         self._length = int(self._ends[-1])
         offsets = infos.starts - infos.starts[0]
@@ -82,6 +83,8 @@ class Repetition:
 
     def is_as_long(self, infos: RawAgentInfos) -> bool:
         """Return whether the messages of as many agents are as long as here."""
+        if infos.starts is self._starts:  # `MessageReader` found them where they were
+            return True
         return len(infos) == len(self._ends) and bool((infos.ends - infos.starts[0] == self._ends).all())
 
     def read(self, infos: RawAgentInfos) -> Optional[Values]:
