@@ -72,7 +72,10 @@ class RpcCommunicator(Communicator):
                 f"Worker {self.worker_id} cannot listen on port {port}: {error}. Choose another base port."
             ) from None
         if not is_free:
-            raise UnityWorkerInUseException(self.worker_id, f"(Port {port} is held by {ports.holder_of(port)}.)")
+            raise self._held(port)
+
+    def _held(self, port: int) -> UnityWorkerInUseException:
+        return UnityWorkerInUseException(self.worker_id, f"(Port {port} is held by {ports.holder_of(port)}.)")
 
     def _take_port(self) -> socket.socket:
         """Return a socket that listens on the wanted port, or on any free one where that is allowed."""
@@ -93,9 +96,7 @@ class RpcCommunicator(Communicator):
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
-            raise UnityWorkerInUseException(
-                self.worker_id, f"(Port {port} is held by {ports.holder_of(port)}.)"
-            ) from None
+            raise self._held(port) from None
 
     def send_message(self, message: bytes) -> None:
         """Answer the environment's last message; see `Communicator`."""

@@ -293,6 +293,26 @@ def test_an_open_communicator_does_not_keep_the_interpreter_from_ending():
     assert (result.returncode, result.stdout.splitlines()[-1:]) == (0, ["b'one'"])
 
 
+def test_too_many_open_files_are_an_error_not_an_endless_wait():
+    pytest.importorskip("resource")
+    code = (
+        "import os, resource, socket\n"
+        "from mlagents_envs.exception import UnityEnvironmentException\n"
+        "from mlagents_envs.rpc_communicator import RpcCommunicator\n"
+        "communicator = RpcCommunicator(any_port=True)\n"
+        "client = socket.create_connection(('127.0.0.1', communicator.port))\n"
+        "limit = os.dup(0)\n"
+        "os.close(limit)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))\n"
+        "try:\n"
+        "    communicator.receive_message()\n"
+        "except UnityEnvironmentException as error:\n"
+        "    print(error)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.stdout.startswith("Nobody can connect to the trainer: Too many open files."), result.stderr
+
+
 # Ports
 
 

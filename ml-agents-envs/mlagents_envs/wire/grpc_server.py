@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import selectors
 import socket
 import time
 from typing import Optional
 
+from mlagents_envs.exception import UnityEnvironmentException
 from mlagents_envs.logging_util import get_logger
 from mlagents_envs.wire.grpc_connection import GrpcServerConnection, Status
 from mlagents_envs.wire.http2 import ProtocolError
@@ -16,6 +18,7 @@ logger = get_logger(__name__)
 
 _TURNED_AWAY = "Another environment uses this port of the trainer."
 _RECEIVE_SIZE = 2**18
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class _Peer:
@@ -67,6 +70,8 @@ class GrpcServer:
         """Wait for a time at most; return whether there is a `message`, or the client has gone.
 
         Others who have connected are heard in that time, too.
+
+        :raises UnityEnvironmentException: this process has too many files open for one more connection.
         """
         deadline_s = time.monotonic() + timeout_s
         left_s = 0.0 if self._is_over else timeout_s
@@ -138,8 +143,13 @@ class GrpcServer:
     def _accept(self) -> None:
         try:
             peer = _Peer(self._listener.accept()[0])
-        except OSError:  # it has hung up already
-            return
+        except OSError as error:
+            if error.errno in _EXHAUSTED:  # it would be so for ever: whoever wants to connect stays there
+                raise UnityEnvironmentException(
+                    f"Nobody can connect to the trainer: {error.strerror}. Give it more (ulimit -n), or let fewer "
+                    "environments run at a time."
+                ) from None
+            return  # it has hung up already
         self._selector.register(peer.socket, peer.events, peer)
         self._write(peer)
 

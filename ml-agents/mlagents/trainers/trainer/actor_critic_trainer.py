@@ -102,11 +102,7 @@ class ActorCriticTrainer(OnPolicyTrainer):
         buffer = joined(trajectories)
         endings = [trajectory.ending for trajectory in trajectories]
         starts = np.cumsum([0, *(ending.n_steps for ending in endings[:-1])])
-        returns = {"environment": np.add.reduceat(buffer[BufferKey.ENVIRONMENT_REWARDS].to_ndarray(), starts)}
-        for name, signal in self.optimizer.reward_signals.items():
-            rewards = signal.evaluate(buffer) * signal.strength
-            buffer[RewardSignalUtil.rewards_key(name)].set(rewards)
-            returns[name] = np.add.reduceat(rewards, starts)
+        returns = {name: np.add.reduceat(rewards, starts) for name, rewards in self._put_rewards(buffer).items()}
         if not all(np.isfinite(of_signal).all() for of_signal in returns.values()):
             super()._process_trajectories(trajectories)  # says whose it is
             return

@@ -356,18 +356,23 @@ class RLTrainer(Trainer):
 
     def _evaluate_rewards(self, agent_id: str, buffer: AgentBuffer) -> None:
         """Put every signal's rewards into `buffer`, and count them towards the agent's episode."""
-        environment_reward = float(buffer[BufferKey.ENVIRONMENT_REWARDS].to_ndarray().sum())
-        self.collected_rewards["environment"][agent_id] += environment_reward
-        for name, signal in self.optimizer.reward_signals.items():
-            rewards = signal.evaluate(buffer) * signal.strength
-            if not np.isfinite(rewards.sum()):
+        for name, rewards in self._put_rewards(buffer).items():
+            total = float(rewards.sum())
+            if name in self.optimizer.reward_signals and not math.isfinite(total):
                 raise NotFiniteError(
                     f"Behavior {self.brain_name}, step {self.get_step}, agent {agent_id}: the reward signal {name} "
-                    f"({type(signal).__name__}) gave a reward that is not finite.",
+                    f"({type(self.optimizer.reward_signals[name]).__name__}) gave a reward that is not finite.",
                     self.brain_name,
                 )
-            buffer[RewardSignalUtil.rewards_key(name)].set(rewards)
-            self.collected_rewards[name][agent_id] += float(rewards.sum())
+            self.collected_rewards[name][agent_id] += total
+
+    def _put_rewards(self, buffer: AgentBuffer) -> Dict[str, np.ndarray]:
+        """Put every signal's rewards into `buffer`; return them (T,) by name, and those of the environment."""
+        found = {"environment": buffer[BufferKey.ENVIRONMENT_REWARDS].to_ndarray()}
+        for name, signal in self.optimizer.reward_signals.items():
+            found[name] = signal.evaluate(buffer) * signal.strength
+            buffer[RewardSignalUtil.rewards_key(name)].set(found[name])
+        return found
 
     def _append_to_update_buffer(self, agentbuffer_trajectory: AgentBuffer) -> None:
         """Add a trajectory, in padded sequences where there is memory, to the data of the next update."""
