@@ -12,7 +12,12 @@ from typing import Optional
 from mlagents_envs import ports
 from mlagents_envs.communicator import Communicator, PollCallback
 from mlagents_envs.communicator_objects.unity_to_external_pb2_grpc import UnityToExternalProtoServicer
-from mlagents_envs.exception import UnityEnvironmentException, UnityTimeOutException, UnityWorkerInUseException
+from mlagents_envs.exception import (
+    UnityEnvironmentException,
+    UnityException,
+    UnityTimeOutException,
+    UnityWorkerInUseException,
+)
 from mlagents_envs.logging_util import get_logger
 from mlagents_envs.wire.grpc_server import GrpcServer
 from mlagents_envs.wire.messages import write_goodbye
@@ -154,7 +159,9 @@ class RpcCommunicator(Communicator):
         """Say goodbye to the environment, once a step that is under way has been made, and give the port free."""
         if self.is_open:
             self.is_open = False
-            if self.server.has_client:
-                with contextlib.suppress(UnityTimeOutException):
-                    self.await_message(_LAST_STEP_TIMEOUT_S)
-            self.server.close(write_goodbye(), _GOODBYE_TIMEOUT_S)
+            try:
+                if self.server.has_client:
+                    with contextlib.suppress(UnityException):
+                        self.await_message(_LAST_STEP_TIMEOUT_S)
+            finally:
+                self.server.close(write_goodbye(), _GOODBYE_TIMEOUT_S)

@@ -114,6 +114,13 @@ def test_a_call_names_its_method_and_speaks_grpc():
     }
 
 
+@pytest.mark.parametrize("size", [0, 100])
+def test_a_table_of_headers_that_is_smaller_than_usual_is_confirmed(size):
+    server = Server(HEADER_TABLE_SIZE=size)
+    for _ in range(2):
+        assert server.answer(server.get(), framed(b"answer")) == Response(Status.OK, b"answer")
+
+
 def test_a_server_has_shown_itself_with_its_settings():
     client = GrpcClientConnection("a", "/b/c")
     assert not client.has_server
@@ -203,6 +210,15 @@ def test_a_server_may_announce_that_it_goes():
     server.h2.close_connection()
     server.talk()
     assert server.client.is_ending
+
+
+def test_numbers_of_calls_come_to_an_end():
+    client = GrpcClientConnection("a", "/b/c")
+    client._call = 2**31 - 5
+    client.call(b"")
+    assert not client.is_ending
+    client.call(b"")
+    assert client.is_ending
 
 
 def test_padding_and_priorities_of_headers_are_left_out():

@@ -166,6 +166,15 @@ def test_frames_are_no_larger_than_a_frame_can_be():
     assert head_of_first == b"\xff\xff\xff\x00\x00\x00\x00\x00\x01"
 
 
+@pytest.mark.parametrize("size", [0, 100])
+def test_a_table_of_headers_that_is_smaller_than_usual_is_confirmed(size):
+    client = Client(HEADER_TABLE_SIZE=size)
+    for _ in range(2):
+        stream = client.request(framed(b"ask"))
+        assert client.answered(stream, b"answer") == framed(b"answer")
+        assert client.headers[stream][b"grpc-status"] == b"0"
+
+
 def test_the_connection_has_a_window_of_its_own():
     client = Client(INITIAL_WINDOW_SIZE=2**20)
     client.takes_all = False

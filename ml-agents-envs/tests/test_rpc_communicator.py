@@ -281,6 +281,44 @@ def test_closing_says_goodbye_and_gives_the_port_free(communicator, connect):
     assert ports.is_free(communicator.port)
 
 
+def test_closing_gives_the_port_free_even_if_it_is_interrupted(communicator, connect, monkeypatch):
+    connect(communicator).send(b"one")
+    communicator.receive_message()
+
+    def interrupted(timeout_s):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(communicator, "await_message", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        communicator.close()
+    assert ports.is_free(communicator.port)
+
+
+def test_an_interrupt_loses_no_message(communicator, connect, monkeypatch):
+    client = connect(communicator)
+    answer = client.send(b"one")
+    communicator.receive_message()
+    communicator.send_message(b"reply")
+    assert answer.result() == b"reply"
+    client.send(b"two")
+    take_requests = communicator.server._take_requests
+
+    def interrupted(peer):
+        if peer.connection.requests:
+            monkeypatch.setattr(communicator.server, "_take_requests", take_requests)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(communicator.server, "_take_requests", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        communicator.receive_message()
+    assert communicator.receive_message() == b"two"
+
+
+def test_of_a_communicator_that_is_closed_no_message_comes(communicator):
+    communicator.close()
+    assert communicator.receive_message() is None
+
+
 def test_an_open_communicator_does_not_keep_the_interpreter_from_ending():
     code = (
         "import grpc; from mlagents_envs.rpc_communicator import RpcCommunicator\n"
@@ -310,7 +348,7 @@ def test_too_many_open_files_are_an_error_not_an_endless_wait():
         "    print(error)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert result.stdout.startswith("Nobody can connect to the trainer: Too many open files."), result.stderr
+    assert "Nobody can connect to the trainer: Too many open files." in result.stdout, result.stderr
 
 
 # Ports

@@ -1,14 +1,21 @@
 """The environment's connection to a trainer over real sockets, to gRPC's own server and to `RpcCommunicator`."""
 
 import contextlib
+import itertools
+import select
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
 
-from mlagents_envs.exception import UnityCommunicatorStoppedException, UnityTimeOutException
+from mlagents_envs.exception import (
+    UnityCommunicationException,
+    UnityCommunicatorStoppedException,
+    UnityTimeOutException,
+)
 from mlagents_envs.rpc_communicator import RpcCommunicator
-from mlagents_envs.server import TrainerLink
+from mlagents_envs.server import TrainerLink, link
 from mlagents_envs.wire.messages import write_goodbye
 
 WAIT_S = 20
@@ -99,20 +106,78 @@ def test_grpcs_own_server_that_goes(trainer, pool):
             answer.result()
 
 
+def test_a_trainer_that_hung_up_during_a_long_step_is_called_again(pool):
+    """As gRPC's own server does where pings are not answered, or, as here, when a connection has grown old."""
+    server = grpc.server(pool, options=[("grpc.max_connection_age_ms", 300), ("grpc.max_connection_age_grace_ms", 1)])
+    handlers = {"Exchange": grpc.unary_unary_rpc_method_handler(lambda request, context: request + b"!")}
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler("communicator_objects.UnityToExternalProto", handlers)]
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with linked(port) as trainer, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(link, "_SILENCE_S", 0.0)
+        for message in (b"one", b"two"):
+            assert trainer.exchange(message) == message + b"!"
+            connection = trainer._socket
+            assert select.select([connection], [], [], WAIT_S)[0]
+        assert trainer.exchange(b"three") == b"three!"
+        assert trainer._socket is not connection
+    server.stop(None).wait()
+
+
+@contextlib.contextmanager
+def somebody(speak):
+    """Listen, and let `speak` talk to who connects; give the port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+
+        def answer():
+            peer = listener.accept()[0]
+            with peer, contextlib.suppress(ConnectionError):
+                speak(peer)
+
+        pool.submit(answer)
+        yield listener.getsockname()[1]
+
+
+def test_a_trainer_that_starts_to_speak_nonsense():
+    def speak(peer):
+        peer.sendall(b"\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+        received = b""
+        while b"please" not in received:
+            received += peer.recv(1000)
+        peer.sendall(b"HTTP/1.1 400 Bad Request\r\n")
+        peer.recv(1000)
+
+    with (
+        somebody(speak) as port,
+        linked(port) as trainer,
+        pytest.raises(UnityCommunicationException, match=rf"The trainer on port {port} speaks nonsense: .*frame"),
+    ):
+        trainer.exchange(b"please")
+
+
+def test_somebody_who_talks_and_talks_is_no_trainer():
+    def speak(peer):
+        peer.settimeout(0.01)
+        for _ in itertools.count():
+            peer.sendall(b"\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678")
+            with contextlib.suppress(TimeoutError):
+                peer.recv(1000)
+
+    with somebody(speak) as port, pytest.raises(UnityTimeOutException):
+        TrainerLink(port, 0.3).connect()
+
+
 @pytest.mark.parametrize("greeting", [b"SSH-2.0-OpenSSH\r\n", b"", b"\x00\x00\x00\x04\x01\x00\x00\x00\x00"])
 def test_somebody_else_who_listens_is_no_trainer(greeting):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    def speak(peer):
+        peer.sendall(greeting)
+        while peer.recv(1000):
+            pass
 
-        def speak():
-            peer = listener.accept()[0]
-            peer.sendall(greeting)
-            return peer
-
-        with ThreadPoolExecutor(1) as pool:
-            peer = pool.submit(speak)
-            link = TrainerLink(port, 0.3)
-            with pytest.raises(UnityTimeOutException, match=rf"No trainer listened on port {port} within 0\.3 s"):
-                link.connect()
-            link.close()
-            peer.result().close()
+    with (
+        somebody(speak) as port,
+        pytest.raises(UnityTimeOutException, match=rf"No trainer listened on port {port} within 0\.3 s"),
+    ):
+        TrainerLink(port, 0.3).connect()

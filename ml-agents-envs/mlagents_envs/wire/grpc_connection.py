@@ -31,6 +31,7 @@ from mlagents_envs.wire.http2 import (
     without_padding,
 )
 
+_LARGEST_CALL = 2**31 - 1
 _MESSAGE = struct.Struct(">BI")  # whether it is compressed, and the length
 
 _RESPONSE = b"\x88\x0f\x10\x10application/grpc"  # `:status: 200`, `content-type`
@@ -86,7 +87,7 @@ class GrpcServerConnection(Http2Connection):
         """End a call with a message; one that is over, or has an answer on its way, stays so."""
         if call not in self._open or call in self._unsent:
             return
-        self.outgoing += frame(HEADERS, END_HEADERS, call, _RESPONSE)
+        self.outgoing += self._header_frame(0, call, _RESPONSE)
         self._send(call, _framed(message))
 
     def refuse(self, call: int, status: Status, reason: str) -> None:
@@ -95,7 +96,7 @@ class GrpcServerConnection(Http2Connection):
             return
         text = quote(reason, safe=" ,:;()'!").encode()[:100]
         trailers = _RESPONSE + _literal(_STATUS, b"%d" % status) + _literal(_REASON, text)
-        self.outgoing += frame(HEADERS, END_HEADERS | END_STREAM, call, trailers)
+        self.outgoing += self._header_frame(END_STREAM, call, trailers)
 
     def _take_headers(self, kind: int, flags: int, call: int, payload: bytes) -> None:
         if kind == CONTINUATION:
@@ -116,7 +117,7 @@ class GrpcServerConnection(Http2Connection):
             self.requests.append(Request(call, message))
 
     def _ending(self, call: int) -> bytes:
-        return frame(HEADERS, END_HEADERS | END_STREAM, call, _TRAILERS)
+        return self._header_frame(END_STREAM, call, _TRAILERS)
 
 
 class GrpcClientConnection(Http2Connection):
@@ -126,7 +127,7 @@ class GrpcClientConnection(Http2Connection):
     :param method: with its service: "/service/method".
     :ivar response: to the last call; None until it has come.
     :ivar has_server: whether the other end speaks HTTP/2.
-    :ivar is_ending: whether it is about to hang up.
+    :ivar is_ending: whether it is about to hang up, or there are no more numbers for calls.
     """
 
     def __init__(self, host: str, method: str):
@@ -145,9 +146,10 @@ class GrpcClientConnection(Http2Connection):
     def call(self, message: bytes) -> None:
         """Begin a call, the last one having ended."""
         self._call += 2
+        self.is_ending |= self._call >= _LARGEST_CALL
         self.response, self._headers = None, {}
         self._bodies[self._call], self._open[self._call] = bytearray(), self._initial_window
-        self.outgoing += frame(HEADERS, END_HEADERS, self._call, self._head)
+        self.outgoing += self._header_frame(0, self._call, self._head)
         self._send(self._call, _framed(message))
 
     def _ending(self, call: int) -> bytes:

@@ -73,13 +73,21 @@ class GrpcServer:
 
         :raises UnityEnvironmentException: this process has too many files open for one more connection.
         """
+        if self._is_closed:
+            return True
         deadline_s = time.monotonic() + timeout_s
+        if self._client is not None:
+            self._take_requests(self._client)  # where an interrupt has kept them
         left_s = 0.0 if self._is_over else timeout_s
         while True:
             self._serve(left_s)
             left_s = deadline_s - time.monotonic()
             if self._is_over or left_s <= 0.0:
                 return self._is_over
+
+    @property
+    def _is_closed(self) -> bool:
+        return self._listener.fileno() < 0
 
     @property
     def _is_over(self) -> bool:
@@ -103,11 +111,13 @@ class GrpcServer:
 
         :param timeout_s: how long the client may take to receive it and hang up.
         """
-        if self._listener.fileno() < 0:
+        if self._is_closed:
             return
         self._selector.unregister(self._listener)
         self._listener.close()
         client = self._client
+        if client is not None:
+            self._take_requests(client)
         try:
             if client is not None and client.is_connected:
                 client.connection.answer(self._call, farewell)
@@ -171,6 +181,13 @@ class GrpcServer:
         except ProtocolError as error:
             logger.warning(f"Somebody who connected to the trainer was disconnected: {error}.")
             self._drop(peer)
+        self._take_requests(peer)
+        if connection.outgoing and peer.is_connected:
+            self._write(peer)
+
+    def _take_requests(self, peer: _Peer) -> None:
+        """Make what a peer has sent the `message`, or turn the peer away."""
+        connection = peer.connection
         while connection.requests:
             request = connection.requests.popleft()
             if self._client is None:
@@ -179,8 +196,6 @@ class GrpcServer:
                 self._call, self.message = request
             else:
                 connection.refuse(request.call, Status.FAILED_PRECONDITION, _TURNED_AWAY)
-        if connection.outgoing and peer.is_connected:
-            self._write(peer)
 
     def _write(self, peer: _Peer) -> None:
         """Send what a peer has room for."""

@@ -15,6 +15,10 @@ HEADER_TABLE_SIZE, ENABLE_PUSH, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = 1, 2, 4, 5
 
 _FRAME = struct.Struct(">BHBBI")  # the length in two parts, type, flags, stream
 _LARGEST_WINDOW = 2**31 - 1
+_LARGEST_STREAM = 2**31 - 1
+_DEFAULT_TABLE_SIZE = 4096
+_EMPTY_TABLE = b"\x20"
+"""Begins a block of headers, and says that their table, which is never used here, has no room (RFC 7541, 6.3)."""
 _DEFAULT_WINDOW = 2**16 - 1
 _DEFAULT_FRAME_SIZE = 2**14
 _LARGEST_FRAME_SIZE = 2**24 - 1
@@ -45,6 +49,7 @@ class Http2Connection(ABC):
         self._preface = preface
         self._incoming = bytearray()
         self._in_header_block = False
+        self._table_update = b""
         self._bodies: Dict[int, bytearray] = {}  # by call: of messages that have begun to come
         self._open: Dict[int, int] = {}  # by call that may be sent on: how much the other end takes
         self._unsent: Dict[int, memoryview] = {}  # by call: what is still to be sent of a message
@@ -84,18 +89,20 @@ class Http2Connection(ABC):
                 return
             del incoming[: len(self._preface)]
             self._preface = b""
-        start = 0
-        while len(incoming) - start >= _FRAME.size:
-            high, low, kind, flags, stream = _FRAME.unpack_from(incoming, start)
-            length = high << 16 | low
-            if length > _OUR_FRAME_SIZE:
-                raise ProtocolError(f"it sent a frame of {length} bytes")
-            end = start + _FRAME.size + length
-            if end > len(incoming):
-                break
-            self._take(kind, flags, stream & _LARGEST_WINDOW, bytes(memoryview(incoming)[start + _FRAME.size : end]))
-            start = end
-        del incoming[:start]
+        done = 0
+        try:
+            while len(incoming) - done >= _FRAME.size:
+                high, low, kind, flags, stream = _FRAME.unpack_from(incoming, done)
+                length = high << 16 | low
+                if length > _OUR_FRAME_SIZE:
+                    raise ProtocolError(f"it sent a frame of {length} bytes")
+                start, end = done + _FRAME.size, done + _FRAME.size + length
+                if end > len(incoming):
+                    break
+                done = end
+                self._take(kind, flags, stream & _LARGEST_STREAM, bytes(memoryview(incoming)[start:end]))
+        finally:  # after an interrupt, too, no frame is taken in twice
+            del incoming[:done]
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         """Take in a frame. Kinds that are not named here say nothing that matters."""
@@ -142,7 +149,9 @@ class Http2Connection(ABC):
         if len(payload) % 6:
             raise ProtocolError("it sent half a setting")
         for setting, value in struct.iter_unpack(">HI", payload):
-            if setting == MAX_FRAME_SIZE:
+            if setting == HEADER_TABLE_SIZE and value < _DEFAULT_TABLE_SIZE:
+                self._table_update = _EMPTY_TABLE  # which has to be confirmed
+            elif setting == MAX_FRAME_SIZE:
                 self._frame_size = min(max(value, 1), _LARGEST_FRAME_SIZE)
             elif setting == INITIAL_WINDOW_SIZE:
                 for call in self._open:
@@ -160,6 +169,11 @@ class Http2Connection(ABC):
         elif stream in self._open:
             self._open[stream] += increment
         self._send_what_there_is_room_for()
+
+    def _header_frame(self, flags: int, call: int, block: bytes) -> bytes:
+        """Return the frame of a whole block of headers."""
+        block, self._table_update = self._table_update + block, b""
+        return frame(HEADERS, flags | END_HEADERS, call, block)
 
     def _send(self, call: int, data: bytes) -> None:
         """Send data on an open call, and end it."""

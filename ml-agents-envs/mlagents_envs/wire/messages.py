@@ -81,7 +81,7 @@ class MessageReader:
 
     def read(self, data: bytes) -> EnvironmentMessage:
         """See `read_environment_message`."""
-        if self._last is not None and len(data) == len(self._data):
+        if self._last is not None and len(data) == len(self._data) and self._is_framed_alike(data, self._last):
             if self._outside is None:
                 self._outside = _outside_of_agents(self._last, len(data))
                 self._expected = np.frombuffer(self._data, np.uint8)[self._outside]
@@ -93,6 +93,15 @@ class MessageReader:
                 return self._last._replace(agent_infos=agent_infos)
         self._last, self._data, self._outside = read_environment_message(data), data, None
         return self._last
+
+    def _is_framed_alike(self, data: bytes, last: EnvironmentMessage) -> bool:
+        """Return whether what stands before and behind all agents is the same: soon told, where it is not."""
+        if self._outside is not None:
+            return True  # it is going to be compared anyway
+        filled = [infos for infos in last.agent_infos.values() if len(infos)]
+        start = min((int(infos.starts[0]) for infos in filled), default=0)
+        end = max((int(infos.ends[-1]) for infos in filled), default=0)
+        return data[:start] == self._data[:start] and data[end:] == self._data[end:]
 
 
 def _outside_of_agents(message: EnvironmentMessage, length: int) -> NDArray[np.intp]:
