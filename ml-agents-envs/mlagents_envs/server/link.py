@@ -73,7 +73,7 @@ class TrainerLink:
 
     def _reach(self, deadline_s: float) -> bool:
         """Connect to whoever listens; return whether it is a trainer."""
-        self.close()
+        self._hang_up()
         self._connection = GrpcClientConnection(f"{LOOPBACK}:{self._port}", f"/{SERVICE}/{METHOD}")
         try:
             self._socket = made = socket.create_connection((LOOPBACK, self._port), _RETRY_S)
@@ -84,7 +84,7 @@ class TrainerLink:
                 if time.monotonic() >= deadline_s and not self._connection.has_server:
                     raise TimeoutError
         except (OSError, ProtocolError):
-            self.close()
+            self._hang_up()
             return False
         made.settimeout(None)
         return True
@@ -153,6 +153,9 @@ class TrainerLink:
 
     def close(self) -> None:
         """See `Link`."""
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
