@@ -115,7 +115,10 @@ class TimerStack:
 
     def push(self, name: str) -> TimerNode:
         """Open the block `name` inside the innermost open one."""
-        node = self.stack[-1].get_child(name)
+        children = self.stack[-1].children  # this, and what closes a block, is written out: it runs at every step
+        node = children.get(name)
+        if node is None:
+            node = children[name] = TimerNode()
         self.stack.append(node)
         return node
 
@@ -208,7 +211,9 @@ class hierarchical_timer:
         exc: Optional[BaseException],
         traceback: Optional[TracebackType],
     ) -> None:
-        self._node.add_time(time.perf_counter() - self._start)
+        node = self._node
+        node.total += time.perf_counter() - self._start
+        node.count += 1
         self._stack.pop()
 
 
@@ -224,7 +229,8 @@ def timed(func: FuncT) -> FuncT:
         try:
             return func(*args, **kwargs)
         finally:
-            node.add_time(time.perf_counter() - start)
+            node.total += time.perf_counter() - start
+            node.count += 1
             stack.pop()
 
     return cast(FuncT, timed_func)

@@ -153,8 +153,8 @@ def test_log_lines_scroll_by_above_the_bars():
             logger.info("before the first bar")
             for step in range(0, 1001, 10):
                 now_s = step / 100
-                display.update("3DBall", step, 1000, step / 10)
-                display.update("Basic", step // 2, 1000, None)
+                display.update("3DBall", step, 1000, [step / 10])
+                display.update("Basic", step // 2, 1000, [])
                 if step % 250 == 0:
                     logger.info("at step %d " + "x" * 120, step)
             print("half a ", end="")
@@ -162,7 +162,7 @@ def test_log_lines_scroll_by_above_the_bars():
             print("to stderr", file=sys.stderr)
             print("\\r10%", end="")
             print("\\r20%", end="")
-            display.update("3DBall", 1000, 1000, 100.0)
+            display.update("3DBall", 1000, 1000, [100.0])
         logger.info("after")
         """
     )
@@ -188,9 +188,9 @@ def test_speed_is_taken_over_a_recent_window():
         """
         with display:
             for now_s in range(0, 1001, 10):
-                display.update("3DBall", 500_000 + 10 * now_s, 1_000_000, 1.0)
+                display.update("3DBall", 500_000 + 10 * now_s, 1_000_000, [1.0])
             for now_s in range(1005, 1041, 5):
-                display.update("3DBall", 510_000 + 100 * (now_s - 1000), 1_000_000, 1.0)
+                display.update("3DBall", 510_000 + 100 * (now_s - 1000), 1_000_000, [1.0])
         """
     )
     (line,) = Screen(100).feed(output).lines
@@ -202,11 +202,11 @@ def test_updates_between_drawings_cost_no_output_but_are_shown_at_the_next():
         """
         with display:
             for step in range(1000):  # the clock stands still
-                display.update("first", step, 2000, None)
-                display.update("second", step, 2000, None)
+                display.update("first", step, 2000, [])
+                display.update("second", step, 2000, [])
             print("no drawing so far but one")
             now_s = 1.0
-            display.update("first", 1000, 2000, None)
+            display.update("first", 1000, 2000, [])
             os._exit(0)  # or the end would draw once more
         """
     )
@@ -221,9 +221,9 @@ def test_bars_fit_into_a_narrow_terminal(width):
     output = run(
         """
         with display:
-            display.update("3DBall", 96_000, 200_000, 34.212)
+            display.update("3DBall", 96_000, 200_000, [34.212])
             now_s = 2.0
-            display.update("3DBall", 109_024, 200_000, 34.212)
+            display.update("3DBall", 109_024, 200_000, [34.212])
         """,
         width=width,
     )
@@ -239,17 +239,17 @@ def test_a_terminal_that_becomes_narrower_is_cleaned_up():
         """
         with display:
             logger.info("first")
-            display.update("3DBall", 100, 1000, 1.0)
-            display.update("Basic", 100, 1000, 1.0)
+            display.update("3DBall", 100, 1000, [1.0])
+            display.update("Basic", 100, 1000, [1.0])
             now_s = 1.0
-            display.update("3DBall", 200, 1000, 1.0)
+            display.update("3DBall", 200, 1000, [1.0])
             print("ready")
             sys.__stdout__.write("\x1b[0;0m")  # invisible; past the proxy
             sys.__stdout__.flush()
             input()
             logger.info("second")
             now_s = 2.0
-            display.update("3DBall", 300, 1000, 1.0)
+            display.update("3DBall", 300, 1000, [1.0])
         """
     )
     screen = Screen(100).feed(terminal.read(until="\x1b[0;0m"))
@@ -269,12 +269,12 @@ def test_the_terminal_is_given_back_after_an_exception():
         stdout, stderr = sys.stdout, sys.stderr
         try:
             with display:
-                display.update("3DBall", 10, 1000, None)
+                display.update("3DBall", 10, 1000, [])
                 assert sys.stdout is not stdout
                 raise KeyboardInterrupt
         except KeyboardInterrupt:
             assert sys.stdout is stdout and sys.stderr is stderr
-        display.update("3DBall", 20, 1000, None)
+        display.update("3DBall", 20, 1000, [])
         raise RuntimeError("a bug")
         """
     ).finish()
@@ -287,12 +287,12 @@ def test_the_terminal_is_given_back_after_an_exception():
 
 
 def test_the_cursor_is_never_left_hidden():
-    output = run("display.update('3DBall', 1, 2, None); os._exit(0)")
+    output = run("display.update('3DBall', 1, 2, []); os._exit(0)")
     assert Screen(100).feed(output).cursor_shown
 
 
 def test_no_color():
-    script = "with display: display.update('3DBall', 50, 100, 1.0)"
+    script = "with display: display.update('3DBall', 50, 100, [1.0])"
     colour = re.compile(r"\x1b\[(?:\d;)*(?:3|9)[0-9]")
     coloured, plain = run(script), run(script, NO_COLOR="1")
     assert colour.search(coloured)
@@ -303,7 +303,7 @@ def test_no_color():
 def test_a_terminal_without_the_letters():
     script = """
     with display:
-        display.update("caf\u00e9", 50, 100, 1.0)
+        display.update("caf\u00e9", 50, 100, [1.0])
         logger.info("\u2603")
     print(sys.stdout.errors)
     """
@@ -316,7 +316,7 @@ def test_a_terminal_without_the_letters():
 def test_a_dumb_terminal_gets_plain_lines():
     script = """
     with progress_display() as display:
-        display.update("3DBall", 50, 100, 1.0)
+        display.update("3DBall", 50, 100, [1.0])
         logger.info("plain")
     """
     assert run(script, TERM="dumb") == "[INFO] plain\r\n"
@@ -326,7 +326,7 @@ def test_without_a_terminal_nothing_is_shown_and_rich_is_not_imported():
     script = PRELUDE + textwrap.dedent(
         """
         with progress_display() as display:
-            display.update("3DBall", 50, 100, 1.0)
+            display.update("3DBall", 50, 100, [1.0])
             logger.info("plain")
         assert "rich" not in sys.modules
         """
@@ -341,12 +341,12 @@ def test_training_survives_the_end_of_its_terminal(monkeypatch):
     stream = os.fdopen(slave, "w")
     monkeypatch.setattr(sys, "stdout", stream)
     with LiveProgressDisplay(stream, clock=iter(range(100)).__next__) as display:
-        display.update("3DBall", 1, 100, None)
+        display.update("3DBall", 1, 100, [])
         assert sys.stdout is not stream
         os.close(master)
-        display.update("3DBall", 2, 100, None)
+        display.update("3DBall", 2, 100, [])
         assert sys.stdout is stream
-        display.update("3DBall", 3, 100, None)
+        display.update("3DBall", 3, 100, [])
     with contextlib.suppress(OSError):  # what it could not write
         stream.close()
 

@@ -265,22 +265,26 @@ class AgentProcessor:
         if memory is not None:
             # Of steps that were taken without one, or with one of another size, nothing is remembered.
             columns.add("memory", memory.shape[1:], blank=0.0)
-        at = (known, self._length[known])
-        arrays = columns.arrays
+        at = self._places(known)
         if memory is not None:
-            arrays["memory"][at] = memory[rows]
+            columns.write("memory", at, memory[rows])
         if action_spec.continuous_size:
-            arrays["continuous"][at] = decision.action.continuous[rows]
+            columns.write("continuous", at, decision.action.continuous[rows])
             if log_probs is not None:
-                arrays["continuous_log_probs"][at] = log_probs.continuous[rows]
+                columns.write("continuous_log_probs", at, log_probs.continuous[rows])
         if action_spec.discrete_size:
             discrete = decision.action.discrete[rows]
-            arrays["discrete"][at] = discrete
-            arrays["prev_discrete"][at] = self._last_discrete[known]
+            columns.write("discrete", at, discrete)
+            columns.write("prev_discrete", at, self._last_discrete[known])
             self._last_discrete[known] = discrete
             if log_probs is not None:
-                arrays["discrete_log_probs"][at] = log_probs.discrete[rows]
+                columns.write("discrete_log_probs", at, log_probs.discrete[rows])
         self._acted[known] = True
+
+    def _places(self, slots: np.ndarray) -> np.ndarray:
+        """Return the rows of the columns where the experiences of slots are that are not complete."""
+        places: np.ndarray = slots * self._columns.n_times + self._length.take(slots)
+        return places
 
     def _record_rewards(self, slots: np.ndarray, steps: DecisionSteps) -> None:
         """Complete the experiences of agents that go on, and cut those at the time horizon."""
@@ -293,13 +297,13 @@ class AgentProcessor:
         else:
             rows = np.flatnonzero(rewarded)
             slots = slots[rows]
-        at = (slots, self._length[slots])
-        arrays = self._columns.arrays
-        arrays["reward"][at] = steps.reward[rows]
-        arrays["group_reward"][at] = steps.group_reward[rows]
-        self._length[slots] += 1
-        full = np.flatnonzero(self._length[slots] >= self._horizon)
-        if len(full):
+        at = self._places(slots)
+        self._columns.write("reward", at, steps.reward[rows])
+        self._columns.write("group_reward", at, steps.group_reward[rows])
+        lengths = self._length.take(slots) + 1
+        self._length[slots] = lengths
+        if np.maximum.reduce(lengths) >= self._horizon:
+            full = np.flatnonzero(lengths >= self._horizon)
             indices = np.arange(len(steps))[rows]
             for index in full:
                 self._publish(int(slots[index]), [values[indices[index]] for values in steps.obs])
@@ -308,15 +312,16 @@ class AgentProcessor:
 
     def _record_observations(self, slots: np.ndarray, steps: DecisionSteps) -> None:
         """Write what agents see now, to be acted on."""
-        times = self._length[slots]
-        self._columns.reserve_time(int(times.max()) + 1)
-        at = (slots, times)
-        arrays = self._columns.arrays
+        columns = self._columns
+        columns.reserve_time(int(np.maximum.reduce(self._length.take(slots))) + 1)
+        at = self._places(slots)
         for index, values in enumerate(steps.obs):
-            arrays[f"obs_{index}"][at] = values
-        if self._columns.branches:
-            masks = steps.action_mask
-            arrays["action_mask"][at] = False if masks is None else np.concatenate(masks, axis=1)
+            columns.write(f"obs_{index}", at, values)
+        if columns.branches:
+            if steps.action_mask is None:
+                columns.rows["action_mask"][at] = False
+            else:
+                columns.write("action_mask", at, np.concatenate(steps.action_mask, axis=1))
         self._waiting[slots] = True
         self._acted[slots] = False
 

@@ -63,8 +63,9 @@ class Checkpointer:
     def _look(self, trainers: Mapping[str, Trainer]) -> None:
         """Take note of the trainers that have written their states since the last look."""
         checksums = _checksums(trainers)
-        self._fresh.update(name for name, checksum in checksums.items() if checksum != self._seen.get(name))
-        self._seen = checksums
+        if checksums != self._seen:
+            self._fresh.update(name for name, checksum in checksums.items() if checksum != self._seen.get(name))
+            self._seen = checksums
 
     def save(self, trainers: Mapping[str, Trainer], env_manager: EnvManager) -> None:
         """Write the newest states of all trainers, and what belongs to them.

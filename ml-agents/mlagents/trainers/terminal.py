@@ -15,6 +15,7 @@ from typing import (
     TYPE_CHECKING,
     Any,
     Callable,
+    Collection,
     Deque,
     Dict,
     List,
@@ -57,11 +58,11 @@ class ProgressDisplay:
     ) -> None:
         """Leave the stream as it was."""
 
-    def update(self, behavior: str, step: int, max_steps: int, mean_reward: Optional[float]) -> None:
+    def update(self, behavior: str, step: int, max_steps: int, returns: Collection[float]) -> None:
         """Note a behaviour's state; cheap enough for every iteration of the training loop.
 
         :param step: steps of the behaviour's trainer so far, of `max_steps`.
-        :param mean_reward: the mean over recent episodes, None as long as none has ended.
+        :param returns: of recent episodes; looked at when they are shown.
         """
 
 
@@ -80,7 +81,7 @@ class _State(NamedTuple):
 
     step: int
     max_steps: int
-    mean_reward: Optional[float]
+    returns: Collection[float]
 
 
 class LiveProgressDisplay(ProgressDisplay):
@@ -113,9 +114,9 @@ class LiveProgressDisplay(ProgressDisplay):
             self._draw()
         self._close()
 
-    def update(self, behavior: str, step: int, max_steps: int, mean_reward: Optional[float]) -> None:
+    def update(self, behavior: str, step: int, max_steps: int, returns: Collection[float]) -> None:
         """Note a behaviour's state, and draw all of them when it is time to."""
-        self._states[behavior] = _State(step, max_steps, mean_reward)
+        self._states[behavior] = _State(step, max_steps, returns)
         if self._clock() >= self._next_draw_s:
             self._draw()
 
@@ -294,7 +295,8 @@ def _rows(
 
 def _facts(state: _State, rate: Optional[float]) -> List[str]:
     """Return what stands behind a bar, the most important first."""
-    reward = "-" if state.mean_reward is None else f"{state.mean_reward:,.3f}"
+    returns = tuple(state.returns)  # in one go: a trainer may be adding to them in another thread
+    reward = f"{sum(returns) / len(returns):,.3f}" if returns else "-"
     steps_per_s = "-" if rate is None else f"{rate:,.0f}"
     return [
         f"{state.step:,}/{state.max_steps:,}",

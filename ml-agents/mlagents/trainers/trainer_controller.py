@@ -142,9 +142,7 @@ class TrainerController:
                 self.update_threads.get(name, trainer).advance()
                 if name not in self.update_threads:
                     trainer.checkpoint_if_due()  # where a plug-in's `advance` does without
-            returns = tuple(trainer.reward_buffer)  # in one go: its trainer may be adding to it in another thread
-            mean_return = sum(returns) / len(returns) if returns else None
-            self.progress.update(name, trainer.get_step, trainer.get_max_steps, mean_return)
+            self.progress.update(name, trainer.get_step, trainer.get_max_steps, trainer.reward_buffer)
         if self.evaluator is not None:
             self._evaluate(self.evaluator)
         if self.checkpointer is not None and self.train_model and self.checkpointer.is_due(self.trainers):

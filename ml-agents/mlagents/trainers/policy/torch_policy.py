@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
@@ -155,7 +156,7 @@ class TorchPolicy(Policy):
     def _decide(self, decision_requests: DecisionSteps, agents: GlobalAgentIds) -> ActionInfo:
         run_out = self.evaluate(decision_requests, agents)
         self.check_nan_action(run_out["action"])
-        if "entropy" in run_out and not np.isfinite(run_out["entropy"]).all():
+        if "entropy" in run_out and not math.isfinite(np.add.reduce(run_out["entropy"], axis=None)):
             self._raise_not_finite()  # choices cannot be NaN, but their probabilities can
         return ActionInfo(
             action=run_out["action"],

@@ -221,6 +221,7 @@ class ArrayActor(ArrayNetwork):
             self._gaussian = (_SquashedGaussian if self.squashes else _Gaussian)(gaussian)
         branches: Any = () if model._discrete_distribution is None else model._discrete_distribution.branches
         self._branches = [_linear(branch) for branch in branches]
+        self._agents = np.arange(0)
 
     @classmethod
     def _fits(cls, network: Any) -> bool:
@@ -269,7 +270,8 @@ class ArrayActor(ArrayNetwork):
         self, features: np.ndarray, allowed: Optional[np.ndarray]
     ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return choices (B, D), their log-probabilities (B, D) and the entropies (B,), summed over branches."""
-        agents = np.arange(features.shape[1])
+        if features.shape[1] != len(self._agents):
+            self._agents = np.arange(features.shape[1])
         chosen, log_chosen, entropies = [], [], []
         start = 0
         for weight, bias in self._branches:
@@ -285,7 +287,7 @@ class ArrayActor(ArrayNetwork):
             log_probs = np.log(probs + EPSILON)
             choice = probs.argmax(axis=0) if self._model._deterministic else _first_to_tick(probs)
             chosen.append(choice)
-            log_chosen.append(log_probs[choice, agents])
+            log_chosen.append(log_probs[choice, self._agents])
             entropies.append(np.add.reduce(probs * log_probs))
         return _as_columns(chosen), _as_columns(log_chosen), -total(entropies)
 
