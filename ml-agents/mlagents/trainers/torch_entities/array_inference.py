@@ -63,7 +63,7 @@ class _ArrayBody:
     def __call__(self, obs: Sequence[np.ndarray]) -> np.ndarray:
         features: np.ndarray = self._encode(obs).T
         for weight, bias in self._layers:
-            features = weight @ features
+            features = np.dot(weight, features)
             features += bias
             features *= 0.5
             gate = np.tanh(features)  # x sigmoid(x) = x / 2 (1 + tanh(x / 2)), which never overflows
@@ -142,7 +142,7 @@ class _Head:
         self._weight, self._bias = array_of(layer.weight), array_of(layer.bias)
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
-        outputs: np.ndarray = np.add((self._weight @ features).T, self._bias, order="C")
+        outputs: np.ndarray = np.add(np.dot(self._weight, features).T, self._bias, order="C")
         return outputs
 
 
@@ -275,7 +275,7 @@ class ArrayActor(ArrayNetwork):
         chosen, log_chosen, entropies = [], [], []
         start = 0
         for weight, bias in self._branches:
-            logits = weight @ features
+            logits = np.dot(weight, features)
             logits += bias
             end = start + len(bias)
             if allowed is not None:
