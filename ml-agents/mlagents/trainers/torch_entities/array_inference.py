@@ -21,7 +21,7 @@ import numpy as np
 
 from mlagents.torch_utils import nn, torch
 from mlagents.trainers.torch_entities.action_model import ActionModel
-from mlagents.trainers.torch_entities.array_networks import ArrayNetwork, array_of, total
+from mlagents.trainers.torch_entities.array_networks import HALF, ONE, ArrayNetwork, array_of, total
 from mlagents.trainers.torch_entities.distributions import (
     ATANH_LIMIT,
     EPSILON,
@@ -65,9 +65,9 @@ class _ArrayBody:
         for weight, bias in self._layers:
             features = np.dot(weight, features)
             features += bias
-            features *= 0.5
+            features *= HALF
             gate = np.tanh(features)  # x sigmoid(x) = x / 2 (1 + tanh(x / 2)), which never overflows
-            gate += 1.0
+            gate += ONE
             features *= gate
         return features
 

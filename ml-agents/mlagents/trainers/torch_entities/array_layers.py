@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional, Sequence
 import numpy as np
 
 from mlagents.torch_utils import nn, torch
-from mlagents.trainers.torch_entities.array_networks import array_of, total
+from mlagents.trainers.torch_entities.array_networks import HALF, ONE, array_of, total
 
 
 class Gradients:
@@ -83,10 +83,10 @@ class LinearSwish(Linear):
         """See `Linear`."""
         outputs = super().forward(inputs)
         # (1 + tanh(x / 2)) / 2 is quicker than 1 / (1 + exp(-x)), and never overflows.
-        sigmoid = np.multiply(outputs, 0.5, out=self._sigmoid)
+        sigmoid = np.multiply(outputs, HALF, out=self._sigmoid)
         np.tanh(sigmoid, out=sigmoid)
-        sigmoid *= 0.5
-        sigmoid += 0.5
+        sigmoid *= HALF
+        sigmoid += HALF
         np.multiply(outputs, sigmoid, out=self._activations)
         return self._activations
 
@@ -94,7 +94,7 @@ class LinearSwish(Linear):
         """See `Linear`. The slope of x s(x) is s + x s (1 - s)."""
         rows = slice(len(gradient))
         sigmoid = self._sigmoid[rows]
-        slope = np.subtract(1.0, sigmoid, out=self._slope[rows])
+        slope = np.subtract(ONE, sigmoid, out=self._slope[rows])
         slope *= self._activations[rows]
         slope += sigmoid
         slope *= gradient

@@ -51,6 +51,9 @@ _TYPES = list(_LAYOUT.values())
 _EVALUATING_METHODS = frozenset({"forward", "get_action_and_stats", "get_stats", "critic_pass", "sample_actions"})
 """What is not to be replaced on a single module."""
 
+HALF, ONE = np.array(0.5, dtype=np.float32), np.array(1.0, dtype=np.float32)
+"""Python's numbers become arrays at every call, which for small ones takes as long as the arithmetic."""
+
 _Self = TypeVar("_Self", bound="ArrayNetwork")
 
 
