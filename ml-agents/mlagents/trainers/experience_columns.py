@@ -100,7 +100,7 @@ class ExperienceColumns:
         """Take over arrays of which `state_dict` told."""
         self.arrays, self.rows = {}, {}
         for name, array in state["arrays"].items():
-            self._set(name, array)
+            self._set(name, np.ascontiguousarray(array))  # so that `rows` are the same memory
         self.n_slots, self.n_times = self.arrays["reward"].shape
         self._fields = {
             name: _Field(array.shape[2:], array.dtype.type, state["blanks"][name])
