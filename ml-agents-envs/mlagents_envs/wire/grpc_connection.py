@@ -22,6 +22,7 @@ from mlagents_envs.wire.http2 import (
     END_STREAM,
     HEADER_TABLE_SIZE,
     HEADERS,
+    LARGEST_STREAM,
     PADDED,
     PREFACE,
     PRIORITY,
@@ -31,7 +32,6 @@ from mlagents_envs.wire.http2 import (
     without_padding,
 )
 
-_LARGEST_CALL = 2**31 - 1
 _MESSAGE = struct.Struct(">BI")  # whether it is compressed, and the length
 
 _RESPONSE = b"\x88\x0f\x10\x10application/grpc"  # `:status: 200`, `content-type`
@@ -146,7 +146,7 @@ class GrpcClientConnection(Http2Connection):
     def call(self, message: bytes) -> None:
         """Begin a call, the last one having ended."""
         self._call += 2
-        self.is_ending |= self._call >= _LARGEST_CALL
+        self.is_ending |= self._call >= LARGEST_STREAM
         self.response, self._headers = None, {}
         self._bodies[self._call], self._open[self._call] = bytearray(), self._initial_window
         self.outgoing += self._header_frame(0, self._call, self._head)

@@ -15,7 +15,7 @@ HEADER_TABLE_SIZE, ENABLE_PUSH, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = 1, 2, 4, 5
 
 _FRAME = struct.Struct(">BHBBI")  # the length in two parts, type, flags, stream
 _LARGEST_WINDOW = 2**31 - 1
-_LARGEST_STREAM = 2**31 - 1
+LARGEST_STREAM = 2**31 - 1
 _DEFAULT_TABLE_SIZE = 4096
 _EMPTY_TABLE = b"\x20"
 """Begins a block of headers, and says that their table, which is never used here, has no room (RFC 7541, 6.3)."""
@@ -100,7 +100,7 @@ class Http2Connection(ABC):
                 if end > len(incoming):
                     break
                 done = end
-                self._take(kind, flags, stream & _LARGEST_STREAM, bytes(memoryview(incoming)[start:end]))
+                self._take(kind, flags, stream & LARGEST_STREAM, bytes(memoryview(incoming)[start:end]))
         finally:  # after an interrupt, too, no frame is taken in twice
             del incoming[:done]
 
