@@ -225,16 +225,19 @@ def may_mount():
 @pytest.mark.skipif(not may_mount(), reason="no file system can be mounted here")
 @pytest.mark.parametrize(
     ("size", "at_step_200", "problem"),
-    [("40m", "mount -t tmpfs -o ro none small", "Read-only file system"), ("200k", "true", "No space left on device")],
+    [
+        ("40m", "mount -t tmpfs -o ro none small", "Read-only file system"),
+        ("1m", "cat /dev/zero > small/zeros || true", "No space left on device"),
+    ],
 )
-def test_a_disk_that_is_small_or_becomes_read_only(basic_config, tmp_path, size, at_step_200, problem):
+def test_a_disk_that_becomes_full_or_read_only(basic_config, tmp_path, size, at_step_200, problem):
     (tmp_path / "small").mkdir()
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     config = basic_config(max_steps=1500, checkpoint_interval=100)
     run = subprocess.run(
         [*NAMESPACE, sys.executable, "-c", ON_A_SMALL_DISK, size, at_step_200,
-         str(config), "--env", "Basic", "--run-id", "a", "--results-dir", "small"],
+         str(config), "--env", "Basic", "--run-id", "a", "--results-dir", "small", "--seed", "1"],
         cwd=tmp_path, env={**os.environ, "TMPDIR": str(elsewhere)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert run.returncode == 1
