@@ -294,7 +294,7 @@ class _Choices:
 
     def pick(self, actions: NDArray[np.int32]) -> NDArray[Any]:
         """Return choices (N, branches) as a batch of the space."""
-        chosen = (actions + self._starts).astype(self._space.dtype)
+        chosen = (actions + self._starts).astype(self._space.dtype, copy=False)
         return chosen.reshape(len(chosen), *(self._space.shape or ()))
 
 

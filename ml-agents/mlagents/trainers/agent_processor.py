@@ -39,6 +39,15 @@ def _id_bytes(agent_ids: Sequence[AgentId] | np.ndarray) -> bytes:
     return np.asarray(agent_ids, dtype=np.int32).tobytes()
 
 
+def _are_finite(steps: DecisionSteps | TerminalSteps) -> bool:
+    """Return whether no observation and no reward is NaN or infinite."""
+    # Products with what is not finite are not finite, even by zero; sums of them may be too large where all are finite.
+    is_small = math.isfinite(np.vdot(steps.reward, steps.group_reward))
+    for obs in steps.obs:
+        is_small = is_small and math.isfinite(np.vdot(obs, obs))
+    return is_small or all(np.isfinite(column).all() for column in (*steps.obs, steps.reward, steps.group_reward))
+
+
 class AgentProcessor:
     """Gathers the steps of all agents of a behaviour into trajectories.
 
@@ -65,8 +74,8 @@ class AgentProcessor:
         self._free_slots: List[int] = []
         self._n_slots = 0
         # Per slot, beside the columns: complete experiences, before the one that waits to be rewarded; whether an
-        # observation waits for its reward; whether it has been acted on; the episode's experiences before these; the
-        # last choices; and the agent's id within the run.
+        # observation waits for its reward; whether it has been acted on; the episode's experiences before these, and the
+        # choices in the last of them; and the agent's id within the run.
         self._length = np.zeros(0, dtype=np.int64)
         self._waiting = np.zeros(0, dtype=bool)
         self._acted = np.zeros(0, dtype=bool)
@@ -160,12 +169,7 @@ class AgentProcessor:
         masks = decision_steps.action_mask
         if masks is not None and any(forbidden.all(axis=1).any() for forbidden in masks):
             return False
-        return all(
-            math.isfinite(np.vdot(column, column)) or bool(np.isfinite(column).all())  # the sum of squares may overflow
-            for steps in (decision_steps, terminal_steps)
-            if len(steps)
-            for column in (*steps.obs, steps.reward, steps.group_reward)
-        )
+        return all(_are_finite(steps) for steps in (decision_steps, terminal_steps) if len(steps))
 
     def approve(self, decision_steps: DecisionSteps, terminal_steps: TerminalSteps) -> bool:
         """Return whether steps that `add_experiences` will get are usable; there it need not be found out again."""
@@ -259,13 +263,13 @@ class AgentProcessor:
         action_spec, columns = self.spec.action_spec, self._columns
         # Not every actor gives these.
         log_probs, memory = decision.outputs.get("log_probs"), decision.outputs.get("memory_in")
-        if log_probs is not None:
+        if log_probs is not None and "discrete_log_probs" not in columns.arrays:
             columns.add("continuous_log_probs", (action_spec.continuous_size,))
             columns.add("discrete_log_probs", (action_spec.discrete_size,))
         if memory is not None:
             # Of steps that were taken without one, or with one of another size, nothing is remembered.
             columns.add("memory", memory.shape[1:], blank=0.0)
-        at = self._places(known)
+        at = known * columns.n_times + self._length.take(known)
         if memory is not None:
             columns.write("memory", at, memory[rows])
         if action_spec.continuous_size:
@@ -273,18 +277,10 @@ class AgentProcessor:
             if log_probs is not None:
                 columns.write("continuous_log_probs", at, log_probs.continuous[rows])
         if action_spec.discrete_size:
-            discrete = decision.action.discrete[rows]
-            columns.write("discrete", at, discrete)
-            columns.write("prev_discrete", at, self._last_discrete[known])
-            self._last_discrete[known] = discrete
+            columns.write("discrete", at, decision.action.discrete[rows])
             if log_probs is not None:
                 columns.write("discrete_log_probs", at, log_probs.discrete[rows])
         self._acted[known] = True
-
-    def _places(self, slots: np.ndarray) -> np.ndarray:
-        """Return the rows of the columns where the experiences of slots are that are not complete."""
-        places: np.ndarray = slots * self._columns.n_times + self._length.take(slots)
-        return places
 
     def _record_rewards(self, slots: np.ndarray, steps: DecisionSteps) -> None:
         """Complete the experiences of agents that go on, and cut those at the time horizon."""
@@ -297,24 +293,27 @@ class AgentProcessor:
         else:
             rows = np.flatnonzero(rewarded)
             slots = slots[rows]
-        at = self._places(slots)
+        lengths = self._length.take(slots)
+        at = slots * self._columns.n_times + lengths
         self._columns.write("reward", at, steps.reward[rows])
         self._columns.write("group_reward", at, steps.group_reward[rows])
-        lengths = self._length.take(slots) + 1
+        lengths += 1
         self._length[slots] = lengths
         if np.maximum.reduce(lengths) >= self._horizon:
             full = np.flatnonzero(lengths >= self._horizon)
             indices = np.arange(len(steps))[rows]
             for index in full:
                 self._publish(int(slots[index]), [values[indices[index]] for values in steps.obs])
-            self._published[slots[full]] += self._length[slots[full]]
+            self._published[slots[full]] += lengths[full]
+            self._last_discrete[slots[full]] = self._columns.arrays["discrete"][slots[full], lengths[full] - 1]
             self._length[slots[full]] = 0
 
     def _record_observations(self, slots: np.ndarray, steps: DecisionSteps) -> None:
         """Write what agents see now, to be acted on."""
         columns = self._columns
-        columns.reserve_time(int(np.maximum.reduce(self._length.take(slots))) + 1)
-        at = self._places(slots)
+        lengths = self._length.take(slots)
+        columns.reserve_time(int(np.maximum.reduce(lengths)) + 1)
+        at = slots * columns.n_times + lengths
         for index, values in enumerate(steps.obs):
             columns.write(f"obs_{index}", at, values)
         if columns.branches:
@@ -347,7 +346,7 @@ class AgentProcessor:
         self, slot: int, next_obs: Sequence[np.ndarray], done: bool = False, interrupted: bool = False
     ) -> None:
         trajectory = Trajectory(
-            columns=self._columns.cut(slot, int(self._length[slot]), done, interrupted),
+            columns=self._columns.cut(slot, int(self._length[slot]), done, interrupted, self._last_discrete[slot]),
             next_obs=[values.copy() for values in next_obs],
             agent_id=self._agent_ids[slot],
             behavior_id=self.behavior_id,

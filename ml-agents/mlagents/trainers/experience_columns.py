@@ -46,7 +46,6 @@ class ExperienceColumns:
         self._fields: Dict[str, _Field] = {}
         self.add("continuous", (action_spec.continuous_size,))
         self.add("discrete", (action_spec.discrete_size,), np.int32, 0)
-        self.add("prev_discrete", (action_spec.discrete_size,), np.int32, 0)
         self.add("action_mask", (sum(action_spec.discrete_branches),), np.bool_, False)
         self.add("reward", ())
         self.add("group_reward", ())
@@ -107,11 +106,21 @@ class ExperienceColumns:
             for name, array in self.arrays.items()
         }
 
-    def cut(self, slot: int, length: int, done: bool, interrupted: bool) -> TrajectoryColumns:
-        """Return the first `length` experiences of a slot, as copies; only the last can be done or interrupted."""
+    def cut(
+        self, slot: int, length: int, done: bool, interrupted: bool, discrete_before: np.ndarray
+    ) -> TrajectoryColumns:
+        """Return the first `length` experiences of a slot, as copies; only the last can be done or interrupted.
+
+        :param discrete_before: (D,), the choices in the experience before them.
+        """
         taken = {name: values[slot, :length].copy() for name, values in self.arrays.items()}
         obs = [taken.pop(f"obs_{index}") for index in range(self.n_obs)]
         is_last = np.arange(length) == length - 1
         return TrajectoryColumns(
-            obs=obs, done=is_last & done, interrupted=is_last & interrupted, branches=self.branches, **taken
+            obs=obs,
+            done=is_last & done,
+            interrupted=is_last & interrupted,
+            prev_discrete=np.concatenate([discrete_before[None], taken["discrete"][:-1]]),
+            branches=self.branches,
+            **taken,
         )

@@ -21,7 +21,7 @@ import numpy as np
 
 from mlagents.torch_utils import nn, torch
 from mlagents.trainers.torch_entities.action_model import ActionModel
-from mlagents.trainers.torch_entities.array_networks import HALF, ONE, ArrayNetwork, array_of, total
+from mlagents.trainers.torch_entities.array_networks import EPSILON_0D, HALF, ONE, ArrayNetwork, array_of, total
 from mlagents.trainers.torch_entities.distributions import (
     ATANH_LIMIT,
     EPSILON,
@@ -251,25 +251,25 @@ class ArrayActor(ArrayNetwork):
 
     def _decide(self, features: np.ndarray, allowed: Optional[np.ndarray]) -> ArrayDecision:
         action, env_action, log_probs = ActionTuple(), ActionTuple(), LogProbsTuple()
-        entropy = np.zeros(features.shape[1], dtype=np.float32)
+        entropies = []
         if self._gaussian is not None:
             continuous, log_densities, of_continuous = self._gaussian.draw(features, self._model._deterministic)
-            entropy += of_continuous
+            entropies.append(np.full(len(continuous), of_continuous, dtype=np.float32))
             action.add_continuous(continuous)
             env_action.add_continuous(_clip(continuous, 3.0) / 3.0 if self._model.clip_action else continuous)
             log_probs.add_continuous(log_densities)
         if self._branches:
             chosen, log_chosen, of_branches = self._draw_discrete(features, allowed)
-            entropy += of_branches
+            entropies.append(of_branches)
             action.add_discrete(chosen)
             env_action.add_discrete(chosen)
             log_probs.add_discrete(log_chosen)
-        return ArrayDecision(action, env_action, log_probs, entropy)
+        return ArrayDecision(action, env_action, log_probs, total(entropies))
 
     def _draw_discrete(
         self, features: np.ndarray, allowed: Optional[np.ndarray]
     ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return choices (B, D), their log-probabilities (B, D) and the entropies (B,), summed over branches."""
+        """Return choices int32 (B, D), their log-probabilities (B, D) and the entropies (B,), summed over branches."""
         if features.shape[1] != len(self._agents):
             self._agents = np.arange(features.shape[1])
         chosen, log_chosen, entropies = [], [], []
@@ -284,12 +284,12 @@ class ArrayActor(ArrayNetwork):
             start = end
             probs = np.exp(logits - np.maximum.reduce(logits))
             probs /= np.add.reduce(probs)
-            log_probs = np.log(probs + EPSILON)
+            log_probs = np.log(probs + EPSILON_0D)
             choice = probs.argmax(axis=0) if self._model._deterministic else _first_to_tick(probs)
             chosen.append(choice)
             log_chosen.append(log_probs[choice, self._agents])
             entropies.append(np.add.reduce(probs * log_probs))
-        return _as_columns(chosen), _as_columns(log_chosen), -total(entropies)
+        return _as_columns(chosen).astype(np.int32), _as_columns(log_chosen), -total(entropies)
 
 
 def _first_to_tick(rates: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ from mlagents.trainers.torch_entities.array_layers import (
     are_plain,
     parameters_of,
 )
-from mlagents.trainers.torch_entities.array_networks import array_of, total
+from mlagents.trainers.torch_entities.array_networks import EPSILON_0D, array_of, total
 from mlagents.trainers.torch_entities.distributions import EPSILON, FORBIDDEN_PENALTY, LOG_SQRT_2_PI
 
 _TWO_PI_E = 2.0 * math.pi * math.e
@@ -209,7 +209,7 @@ class _Branch:
         if len(choices) != len(self._rows):
             self._rows = np.arange(len(choices))
         self._chosen = (choices, self._rows)
-        self._probs, self._with_epsilon = probs, probs + EPSILON
+        self._probs, self._with_epsilon = probs, probs + EPSILON_0D
         self._log_probs = np.log(self._with_epsilon)
         return self._log_probs[self._chosen], -np.add.reduce(probs * self._log_probs)
 

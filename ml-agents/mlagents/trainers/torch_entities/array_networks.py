@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import operator
 import re
+from itertools import chain
 from typing import Any, Dict, Generic, List, Optional, Sequence, Tuple, Type, TypeVar
 
 import numpy as np
@@ -17,7 +18,11 @@ import numpy as np
 from mlagents.torch_utils import nn, torch
 from mlagents.trainers.torch_entities.action_model import ActionModel
 from mlagents.trainers.torch_entities.decoders import ValueHeads
-from mlagents.trainers.torch_entities.distributions import GaussianDistribution, MultiCategoricalDistribution
+from mlagents.trainers.torch_entities.distributions import (
+    EPSILON,
+    GaussianDistribution,
+    MultiCategoricalDistribution,
+)
 from mlagents.trainers.torch_entities.encoders import Normalizer, VectorInput
 from mlagents.trainers.torch_entities.layers import LSTM, LinearEncoder, Swish
 from mlagents.trainers.torch_entities.networks import NetworkBody
@@ -51,8 +56,11 @@ _TYPES = list(_LAYOUT.values())
 _EVALUATING_METHODS = frozenset({"forward", "get_action_and_stats", "get_stats", "critic_pass", "sample_actions"})
 """What is not to be replaced on a single module."""
 
-HALF, ONE = np.array(0.5, dtype=np.float32), np.array(1.0, dtype=np.float32)
+HALF, ONE, EPSILON_0D = (np.array(number, dtype=np.float32) for number in (0.5, 1.0, EPSILON))
 """Python's numbers become arrays at every call, which for small ones takes as long as the arithmetic."""
+
+_END = {"": object()}
+"""Stands behind the parts of a network, so that one more of them shows."""
 
 _Self = TypeVar("_Self", bound="ArrayNetwork")
 
@@ -66,12 +74,14 @@ class ArrayNetwork:
     def __init__(self, network: nn.Module):
         self._network = network
         modules = list(network.modules())
-        parts = [held for module in modules for held in (module._modules, module._parameters, module._buffers)]
-        hooks = [held for module in modules for held in (module._forward_hooks, module._forward_pre_hooks)]
-        links = [(container, key, part) for container in parts for key, part in container.items()]
-        self._holders, self._keys, self._parts = ([*column] for column in zip(*links))
-        self._containers: List[Any] = [*parts, *hooks]  # without an entry beside the links
-        self._tensors = [part for part in self._parts if isinstance(part, torch.Tensor)]
+        held = [it for module in modules for it in (module._modules, module._parameters, module._buffers)]
+        hooks = [it for module in modules for it in (module._forward_hooks, module._forward_pre_hooks)]
+        self._empty: List[Any] = [it for it in (*held, *hooks) if not it]
+        self._held: List[Any] = [it.values() for it in (*filter(None, held), _END)]
+        self._parts = [*chain.from_iterable(self._held)]
+        tensors = (it for it in self._parts if isinstance(it, torch.Tensor))
+        constants = {*map(id, network._parameters.values())}  # an actor's, beside its modules
+        self._tensors = [it for it in tensors if id(it) not in constants]
         self._pointers = [*map(torch.Tensor.data_ptr, self._tensors)]
 
     @classmethod
@@ -94,8 +104,8 @@ class ArrayNetwork:
         """
         return (
             network is self._network
-            and sum(map(len, self._containers)) == len(self._parts)
-            and all(map(operator.is_, map(dict.get, self._holders, self._keys), self._parts))
+            and not any(self._empty)
+            and all(map(operator.is_, chain.from_iterable(self._held), self._parts))
             and [*map(torch.Tensor.data_ptr, self._tensors)] == self._pointers
         )
 
