@@ -18,7 +18,7 @@ INTERVAL = 500
 
 
 class Probed(LocalEnv):
-    """Keeps, per process, the time of the one environment in it and the process's peak memory.
+    """Keeps, per process, the number of decisions and the process's peak memory.
 
     Every `INTERVAL` decisions it also calls `interlude`, whose time it keeps apart.
     """
@@ -35,16 +35,24 @@ class Probed(LocalEnv):
         Probed.decisions, Probed.seconds, Probed.interlude_seconds, Probed.peak_mib = 0, 0.0, 0.0, []
 
     def step(self) -> None:
-        """Step, and measure."""
-        start = time.perf_counter()
+        """Step, and count."""
         super().step()
-        Probed.seconds += time.perf_counter() - start
         Probed.decisions += 1
         if Probed.decisions % INTERVAL == 0:
             start = time.perf_counter()
             Probed.peak_mib.append(peak_memory_mib())
             Probed.interlude()
             Probed.interlude_seconds += time.perf_counter() - start
+
+
+class Timed(LocalEnv):
+    """Adds the environment's own time to `Probed.seconds`."""
+
+    def step(self) -> None:
+        """Step, and measure."""
+        start = time.perf_counter()
+        super().step()
+        Probed.seconds += time.perf_counter() - start
 
     def set_actions(self, behavior_name: BehaviorName, action: ActionTuple) -> None:
         """Set the actions, and measure."""
@@ -60,23 +68,23 @@ class Probed(LocalEnv):
         return steps
 
 
-class ProbedBall(Probed, Ball3DEnv):
+class ProbedBall(Probed, Timed, Ball3DEnv):
     """The built-in 3DBall."""
 
 
-class ProbedGrid(Probed, GridWorldEnv):
+class ProbedGrid(Probed, Timed, GridWorldEnv):
     """The built-in GridWorld."""
 
 
 class ProbedCartPole(Probed, GymnasiumEnv):
-    """Gymnasium's CartPole-v1."""
+    """Gymnasium's CartPole-v1, whose time is measured apart."""
 
     def __init__(self, seed: int = 0, num_areas: int = 1):
         super().__init__(make_vector_env("CartPole-v1", num_areas, {}), "CartPole-v1", seed=seed)
 
 
 class ProbedPendulum(Probed, GymnasiumEnv):
-    """Gymnasium's Pendulum-v1."""
+    """Gymnasium's Pendulum-v1, whose time is measured apart."""
 
     def __init__(self, seed: int = 0, num_areas: int = 1):
         super().__init__(make_vector_env("Pendulum-v1", num_areas, {}), "Pendulum-v1", seed=seed)
