@@ -83,7 +83,7 @@ class ArraySACLearner:
         self._gradients = of_actor, of_values, of_weight = tuple(map(Gradients, by_optimizer))
 
         self._encode = ArrayEncoding(actor.network_body.observation_encoder)  # all networks have its statistics
-        self._layers = Layers(actor.network_body, of_actor)
+        self._layers = Layers([actor.network_body], of_actor)
         self._gaussian = _SquashedGaussian(actor.action_model._continuous_distribution, of_actor)
         self._q1, self._q2, self._critic = (
             _Values(it, of_values) for it in (q_network.q1_network, q_network.q2_network, critic)
@@ -129,7 +129,7 @@ class ArraySACLearner:
         """
         encoding = self._encode(batch.obs)
         n_rows, n_streams = len(encoding), len(batch.rewards)
-        features = self._layers.forward(encoding)
+        (features,) = self._layers.forward([encoding])
         actions, log_probs = self._gaussian.forward(features, draw_noise(batch.actions.shape))
         of_row = np.add.reduce(log_probs, axis=1)
         weight = float(np.exp(self._log_weight)[0])
@@ -171,7 +171,7 @@ class ArraySACLearner:
         n_rows = self._gaussian.n_rows
         of_inputs = self._q1.backward(of_q1, to_inputs=True, n_learning=n_rows)
         of_actions = of_inputs[n_rows:, -self._gaussian.size :]
-        self._layers.backward(self._gaussian.backward(of_actions, of_log_prob))
+        self._layers.backward([self._gaussian.backward(of_actions, of_log_prob)])
         self._weight_gradient[0] = -missing
         for gradients in self._gradients:
             gradients.hand_over()
@@ -181,17 +181,17 @@ class _Values:
     """A `ValueNetwork`: from an encoding, and actions behind it, to values by stream."""
 
     def __init__(self, network: Any, gradients: Gradients):
-        self._layers = Layers(network.network_body, gradients)
+        self._layers = Layers([network.network_body], gradients)
         self._heads = Heads(network.value_heads, gradients)
 
     def forward(self, inputs: np.ndarray) -> Dict[str, np.ndarray]:
-        return self._heads.forward(self._layers.forward(inputs))
+        return self._heads.forward(self._layers.forward([inputs])[0])
 
     def backward(
         self, gradients: Dict[str, np.ndarray], to_inputs: bool = False, n_learning: Optional[int] = None
     ) -> np.ndarray:
         """See `Linear`."""
-        return self._layers.backward(self._heads.backward(gradients, n_learning), to_inputs, n_learning)
+        return self._layers.backward([self._heads.backward(gradients, n_learning)], to_inputs, n_learning)[0]
 
 
 class _SquashedGaussian:

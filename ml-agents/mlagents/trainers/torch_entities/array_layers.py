@@ -1,6 +1,6 @@
 """Dense layers written out in NumPy, forward and backward, on the memory of the torch modules.
 
-What is given out is valid until the next call. Axis letters: B rows, H features, K the first so many of the rows.
+What is given out is valid until the next call. Axis letters: S networks, B rows, H features, K the first so many of the rows.
 """
 
 from __future__ import annotations
@@ -42,11 +42,14 @@ class Linear:
         self._allocate(0)
 
     def _allocate(self, n_rows: int) -> None:
-        n_inputs = self._weight.shape[1]
-        self._inputs: np.ndarray = np.empty((n_rows, n_inputs), dtype=np.float32)
-        self._outputs = np.empty((n_rows, self.size), dtype=np.float32)
-        self._ones = np.ones(n_rows, dtype=np.float32)
-        self._input_gradient = np.empty((n_rows, n_inputs), dtype=np.float32)
+        widths = self.size, self._weight.shape[1]
+        self.work_in(*(np.empty((n_rows, width), dtype=np.float32) for width in widths))
+
+    def work_in(self, outputs: np.ndarray, input_gradient: np.ndarray) -> None:
+        """Leave results in these from now on, (B, size) and (B, n)."""
+        self._outputs, self._input_gradient = outputs, input_gradient
+        self._inputs = input_gradient
+        self._ones = np.ones(len(outputs), dtype=np.float32)
 
     def forward(self, inputs: np.ndarray) -> np.ndarray:
         """Return (B, size), for inputs (B, n), which are kept for `backward`."""
@@ -72,54 +75,87 @@ class Linear:
         return of_inputs
 
 
-class LinearSwish(Linear):
-    """A linear layer, then x * sigmoid(x)."""
+class SwishLayers:
+    """A linear layer of each of S networks, and then x * sigmoid(x), which is one operation for all of them.
+
+    :param layers: of equal shapes.
+    """
+
+    def __init__(self, layers: Sequence[nn.Linear], gradients: Gradients):
+        self._linears = [Linear(layer, gradients) for layer in layers]
+        self._shape = len(layers), layers[0].out_features, layers[0].in_features
+        self._allocate(0)
 
     def _allocate(self, n_rows: int) -> None:
-        super()._allocate(n_rows)
-        self._sigmoid, self._activations, self._slope = (np.empty_like(self._outputs) for _ in range(3))
+        n_networks, size, n_inputs = self._shape
+        self._input_gradients = np.empty((n_networks, n_rows, n_inputs), dtype=np.float32)
+        self._outputs, self._sigmoid, self._activations, self._slope = (
+            np.empty((n_networks, n_rows, size), dtype=np.float32) for _ in range(4)
+        )
+        for linear, outputs, input_gradient in zip(self._linears, self._outputs, self._input_gradients):
+            linear.work_in(outputs, input_gradient)
 
-    def forward(self, inputs: np.ndarray) -> np.ndarray:
-        """See `Linear`."""
-        outputs = super().forward(inputs)
+    def forward(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
+        """Return (S, B, size), for inputs (B, n) of each network, which are kept for `backward`."""
+        if len(inputs[0]) != self._outputs.shape[1]:
+            self._allocate(len(inputs[0]))
+        for linear, of_network in zip(self._linears, inputs):
+            linear.forward(of_network)
         # (1 + tanh(x / 2)) / 2 is quicker than 1 / (1 + exp(-x)), and never overflows.
-        sigmoid = np.multiply(outputs, HALF, out=self._sigmoid)
+        sigmoid = np.multiply(self._outputs, HALF, out=self._sigmoid)
         np.tanh(sigmoid, out=sigmoid)
         sigmoid *= HALF
         sigmoid += HALF
-        np.multiply(outputs, sigmoid, out=self._activations)
-        return self._activations
+        return np.multiply(self._outputs, sigmoid, out=self._activations)
 
-    def backward(self, gradient: np.ndarray, to_inputs: bool = True, n_learning: Optional[int] = None) -> np.ndarray:
-        """See `Linear`. The slope of x s(x) is s + x s (1 - s)."""
-        rows = slice(len(gradient))
-        sigmoid = self._sigmoid[rows]
-        slope = np.subtract(ONE, sigmoid, out=self._slope[rows])
-        slope *= self._activations[rows]
+    def backward(self, gradients: Sequence[np.ndarray], to_inputs: bool, n_learning: Optional[int]) -> np.ndarray:
+        """Do for each network what `Linear` does, and return (S, K, n). The slope of x s(x) is s + x s (1 - s)."""
+        n_rows = len(gradients[0])
+        sigmoid = self._sigmoid[:, :n_rows]
+        slope = np.subtract(ONE, sigmoid, out=self._slope[:, :n_rows])
+        slope *= self._activations[:, :n_rows]
         slope += sigmoid
-        slope *= gradient
-        return super().backward(slope, to_inputs, n_learning)
+        for linear, of_network, gradient in zip(self._linears, slope, gradients):
+            of_network *= gradient
+            linear.backward(of_network, to_inputs, n_learning)
+        return self._input_gradients[:, :n_rows]
 
 
 class Layers:
-    """The layers of a `NetworkBody`: from an encoding (B, n) to features (B, H)."""
+    """The layers of S `NetworkBody`: from an encoding (B, n) for each to features (S, B, H).
 
-    def __init__(self, body: Any, gradients: Gradients):
-        layers = (layer for layer in body._body_endoder.seq_layers if isinstance(layer, nn.Linear))
-        self._layers = [LinearSwish(layer, gradients) for layer in layers]
+    :param bodies: with layers of equal shapes, as `are_alike` says.
+    """
 
-    def forward(self, encoding: np.ndarray) -> np.ndarray:
+    def __init__(self, bodies: Sequence[Any], gradients: Gradients):
+        self._layers = [SwishLayers(layers, gradients) for layers in zip(*map(_linear_layers, bodies))]
+
+    @staticmethod
+    def are_alike(bodies: Sequence[Any]) -> bool:
+        """Return whether the layers of bodies have equal shapes."""
+        return len({tuple(layer.weight.shape for layer in _linear_layers(body)) for body in bodies}) == 1
+
+    def forward(self, encodings: Sequence[np.ndarray]) -> np.ndarray:
         """Return the features; what led to them is kept for `backward`."""
-        features = encoding
-        for layer in self._layers:
-            features = layer.forward(features)
-        return features
+        features: Any = encodings
+        for layers in self._layers:
+            features = layers.forward(features)
+        of_all: np.ndarray = features
+        return of_all
 
-    def backward(self, gradient: np.ndarray, to_inputs: bool = False, n_learning: Optional[int] = None) -> np.ndarray:
-        """Keep the parameters' gradients for that of the features (K, H); see `Linear`."""
-        for index, layer in reversed([*enumerate(self._layers)]):
-            gradient = layer.backward(gradient, to_inputs or index > 0, n_learning)
-        return gradient
+    def backward(
+        self, gradients: Sequence[np.ndarray], to_inputs: bool = False, n_learning: Optional[int] = None
+    ) -> np.ndarray:
+        """Keep the parameters' gradients for those of the features, (K, H) each; return (S, K, n), see `Linear`."""
+        of_inputs: Any = gradients
+        for index, layers in reversed([*enumerate(self._layers)]):
+            of_inputs = layers.backward(of_inputs, to_inputs or index > 0, n_learning)
+        of_all: np.ndarray = of_inputs
+        return of_all
+
+
+def _linear_layers(body: Any) -> List[nn.Linear]:
+    return [layer for layer in body._body_endoder.seq_layers if isinstance(layer, nn.Linear)]
 
 
 class Heads:

@@ -67,11 +67,10 @@ class ArrayLearner:
         self._watched = (of_critic if actor is critic else ArrayActor(actor), of_critic)
         self._parameters = parameters_of(actor, critic)
         self._gradients = gradients = Gradients(self._parameters)
-        self._encode_for_actor, self._encode_for_critic = (
-            ArrayEncoding(network.network_body.observation_encoder) for network in (actor, critic)
-        )
-        self._actor_layers = Layers(actor.network_body, gradients)
-        self._critic_layers = self._actor_layers if actor is critic else Layers(critic.network_body, gradients)
+        bodies = [network.network_body for network in dict.fromkeys((actor, critic))]
+        self._encodings = [ArrayEncoding(body.observation_encoder) for body in bodies]
+        parts = [slice(None)] if Layers.are_alike(bodies) else [slice(index, index + 1) for index in range(len(bodies))]
+        self._layers = [(Layers(bodies[part], gradients), part) for part in parts]
         model = actor.action_model
         gaussian, categorical = model._continuous_distribution, model._discrete_distribution
         self._gaussian = None if gaussian is None else _Gaussian(gaussian, gradients)
@@ -113,9 +112,9 @@ class ArrayLearner:
         :param allowed: (B, sum of branches), 1 = allowed and 0 = forbidden; None allows everything.
         """
         self._n_rows = n_rows = len(obs[0])
-        seen = features = self._actor_layers.forward(self._encode_for_actor(obs))
-        if self._critic_layers is not self._actor_layers:
-            seen = self._critic_layers.forward(self._encode_for_critic(obs))
+        encodings = [encode(obs) for encode in self._encodings]
+        found = [features for layers, part in self._layers for features in layers.forward(encodings[part])]
+        features, seen = found[0], found[-1]
         log_probs: List[np.ndarray] = []
         entropy = np.zeros(n_rows, dtype=np.float32)
         if self._gaussian is not None:
@@ -145,11 +144,9 @@ class ArrayLearner:
             for index, branch in enumerate(self._branches):
                 parts.append(branch.backward(gradients.log_probs[:, start + index], gradients.entropy))
             of_seen = self._value_heads.backward(gradients.values)
-            if self._critic_layers is self._actor_layers:
-                self._actor_layers.backward(total([*parts, of_seen]))
-            else:
-                self._actor_layers.backward(total(parts))
-                self._critic_layers.backward(of_seen)
+            of_features = [total([*parts, of_seen])] if len(self._encodings) == 1 else [total(parts), of_seen]
+            for layers, part in self._layers:
+                layers.backward(of_features[part])
         self._gradients.hand_over()
 
 
