@@ -206,7 +206,7 @@ def _cart_pole(copies: int, horizon: int) -> Workload:
         lambda adam: _BareCartPole(adam, copies),
         claim=0.25,
         num_areas=copies,
-        settings={"time_horizon": horizon, "summary_freq": 2500},
+        settings={"time_horizon": horizon},
         others=lambda steps: train_ppo(steps, copies, horizon)[0],
         others_claim=3.0,
     )

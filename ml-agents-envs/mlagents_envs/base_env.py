@@ -264,6 +264,8 @@ class ActionSpec(NamedTuple):
         """
         wanted = ((n_agents, self.continuous_size), (n_agents, self.discrete_size))
         given = (actions.continuous.shape, actions.discrete.shape)
+        if given == wanted:
+            return
         for kind, want, have in zip(("continuous", "discrete"), wanted, given):
             if want != have:
                 raise UnityActionException(

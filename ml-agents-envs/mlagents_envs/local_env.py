@@ -57,6 +57,7 @@ class LocalEnv(BaseEnv):
         self.side_channels = EnvironmentSideChannels(side_channels)
         self.parameters = self.side_channels.parameters
         self._specs: dict[BehaviorName, BehaviorSpec] = {}
+        self._behavior_specs = BehaviorMapping(self._specs)
         self._turns: dict[BehaviorName, BehaviorTurn] = {}
         for name, spec in specs.items():
             self._add_behavior(name, spec)
@@ -141,7 +142,7 @@ class LocalEnv(BaseEnv):
     @property
     def behavior_specs(self) -> BehaviorMapping:
         """The behaviours by name."""
-        return BehaviorMapping(self._specs)
+        return self._behavior_specs
 
     def reset(self) -> None:
         """Start every agent's episode anew; actions that were set are forgotten.

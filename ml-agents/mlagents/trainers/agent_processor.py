@@ -317,10 +317,7 @@ class AgentProcessor:
         for index, values in enumerate(steps.obs):
             columns.write(f"obs_{index}", at, values)
         if columns.branches:
-            if steps.action_mask is None:
-                columns.rows["action_mask"][at] = False
-            else:
-                columns.write("action_mask", at, np.concatenate(steps.action_mask, axis=1))
+            columns.write_masks(at, steps.action_mask)
         self._waiting[slots] = True
         self._acted[slots] = False
 

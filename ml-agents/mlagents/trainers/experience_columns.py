@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Dict, Mapping, NamedTuple, Tuple
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -44,6 +44,7 @@ class ExperienceColumns:
         self.arrays: Dict[str, np.ndarray] = {}
         self.rows: Dict[str, np.ndarray] = {}
         self._fields: Dict[str, _Field] = {}
+        self._has_masks = False
         self.add("continuous", (action_spec.continuous_size,))
         self.add("discrete", (action_spec.discrete_size,), np.int32, 0)
         self.add("action_mask", (sum(action_spec.discrete_branches),), np.bool_, False)
@@ -72,6 +73,14 @@ class ExperienceColumns:
         rows = self.rows[name]
         rows[places] = values.reshape(-1) if rows.ndim == 1 else values
 
+    def write_masks(self, places: np.ndarray, masks: Optional[Sequence[np.ndarray]]) -> None:
+        """Write what is forbidden, per branch (K, size), or that nothing is."""
+        if masks is not None:
+            self._has_masks = True
+            self.write("action_mask", places, np.concatenate(masks, axis=1))
+        elif self._has_masks:  # else it stands there already
+            self.rows["action_mask"][places] = False
+
     def _resize(self, n_slots: int, n_times: int) -> None:
         old_slots, old_times = self.n_slots, self.n_times
         self.n_slots, self.n_times = n_slots, n_times
@@ -97,7 +106,7 @@ class ExperienceColumns:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over arrays of which `state_dict` told."""
-        self.arrays, self.rows = {}, {}
+        self.arrays, self.rows, self._has_masks = {}, {}, True
         for name, array in state["arrays"].items():
             self._set(name, np.ascontiguousarray(array))  # so that `rows` are the same memory
         self.n_slots, self.n_times = self.arrays["reward"].shape

@@ -89,8 +89,8 @@ class SwishLayers:
     def _allocate(self, n_rows: int) -> None:
         n_networks, size, n_inputs = self._shape
         self._input_gradients = np.empty((n_networks, n_rows, n_inputs), dtype=np.float32)
-        self._outputs, self._sigmoid, self._activations, self._slope = (
-            np.empty((n_networks, n_rows, size), dtype=np.float32) for _ in range(4)
+        self._outputs, self._sigmoid, self._activations = (
+            np.empty((n_networks, n_rows, size), dtype=np.float32) for _ in range(3)
         )
         for linear, outputs, input_gradient in zip(self._linears, self._outputs, self._input_gradients):
             linear.work_in(outputs, input_gradient)
@@ -112,7 +112,7 @@ class SwishLayers:
         """Do for each network what `Linear` does, and return (S, K, n). The slope of x s(x) is s + x s (1 - s)."""
         n_rows = len(gradients[0])
         sigmoid = self._sigmoid[:, :n_rows]
-        slope = np.subtract(ONE, sigmoid, out=self._slope[:, :n_rows])
+        slope = np.subtract(ONE, sigmoid, out=self._outputs[:, :n_rows])
         slope *= self._activations[:, :n_rows]
         slope += sigmoid
         for linear, of_network, gradient in zip(self._linears, slope, gradients):

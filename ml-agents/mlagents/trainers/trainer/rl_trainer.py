@@ -399,9 +399,11 @@ class RLTrainer(Trainer):
 
     def advance(self) -> None:
         """Take in the trajectories that wait, and update where enough are there."""
-        with hierarchical_timer("process_trajectory"):
-            for queue in self.trajectory_queues:
-                self._take_in(queue)
+        waiting = [queue for queue in self.trajectory_queues if not queue.empty()]
+        if waiting:
+            with hierarchical_timer("process_trajectory"):
+                for queue in waiting:
+                    self._take_in(queue)
         if not self.should_still_train:
             self._drop_surplus()
         elif self._is_ready_update():
