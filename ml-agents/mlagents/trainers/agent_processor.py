@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Mapping, Sequence
 
 import numpy as np
@@ -21,6 +22,21 @@ from mlagents_envs.side_channel.stats_side_channel import EnvironmentStats, Stat
 __all__ = ["AgentManager", "AgentManagerQueue", "AgentProcessor", "LostAgents", "TrajectoryQueue"]
 
 
+@dataclass
+class _Places:
+    """Where the experiences of slots stand that are not complete.
+
+    :param version: of the processor's lengths, of which this holds.
+    :param at: the places in the rows of the columns.
+    :param longest: the largest number of complete experiences before them.
+    """
+
+    version: int
+    slots: np.ndarray
+    at: np.ndarray
+    longest: int
+
+
 class _WorkerSlots:
     """Which slot an agent of one worker has; the last look-up is reused while the ids stay the same."""
 
@@ -28,6 +44,7 @@ class _WorkerSlots:
         self.by_agent: Dict[AgentId, int] = {}
         self.last_ids = b""
         self.last_slots = np.zeros(0, dtype=np.intp)
+        self.places = _Places(-1, self.last_slots, self.last_slots, 0)
 
 
 _PER_SLOT = ("length", "waiting", "acted", "published", "last_discrete")
@@ -74,14 +91,15 @@ class AgentProcessor:
         self._free_slots: List[int] = []
         self._n_slots = 0
         # Per slot, beside the columns: complete experiences, before the one that waits to be rewarded; whether an
-        # observation waits for its reward; whether it has been acted on; the episode's experiences before these, and the
-        # choices in the last of them; and the agent's id within the run.
+        # observation waits for its reward; whether it has been acted on; the episode's experiences before these, and
+        # the choices in the last of them; and the agent's id within the run.
         self._length = np.zeros(0, dtype=np.int64)
         self._waiting = np.zeros(0, dtype=bool)
         self._acted = np.zeros(0, dtype=bool)
         self._published = np.zeros(0, dtype=np.int64)
         self._last_discrete = np.zeros((0, spec.action_spec.discrete_size), dtype=np.int32)
         self._agent_ids: List[str] = []
+        self._version = 0  # changes whenever lengths do so in other ways than by one step of all agents of a worker
         self._trajectory_queues: List[TrajectoryQueue] = []
         self._approved: Dict[int, DecisionSteps] = {}  # by id, until they are taken in
         self.current_step: Callable[[], int] = lambda: 0
@@ -114,8 +132,8 @@ class AgentProcessor:
             self._end_episodes(worker, terminal_steps)
         if len(decision_steps):
             slots = self._slots_of(worker, worker_id, decision_steps.agent_id)
-            self._record_rewards(slots, decision_steps)
-            self._record_observations(slots, decision_steps)
+            self._record_rewards(worker, slots, decision_steps)
+            self._record_observations(worker, slots, decision_steps)
         if len(terminal_steps):
             self._free(worker, terminal_steps.agent_id)
 
@@ -139,6 +157,7 @@ class AgentProcessor:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with experience of which `state_dict` told."""
         self._columns.load_state_dict(state["columns"])
+        self._version += 1
         self._workers = {}
         for worker_id, by_agent in state["slots"].items():
             self._workers[worker_id] = worker = _WorkerSlots()
@@ -235,7 +254,17 @@ class AgentProcessor:
             self._last_discrete = np.append(self._last_discrete, blank, axis=0)
         return slot
 
+    def _places_of(self, worker: _WorkerSlots, slots: np.ndarray) -> _Places:
+        """Return where the experiences of slots are that are not complete."""
+        places = worker.places
+        if places.slots is not slots or places.version != self._version:
+            lengths = self._length.take(slots)
+            at = slots * self._columns.n_times + lengths
+            places = worker.places = _Places(self._version, slots, at, int(lengths.max(initial=0)))
+        return places
+
     def _clear(self, slots: np.ndarray) -> None:
+        self._version += 1
         self._length[slots] = 0
         self._waiting[slots] = False
         self._acted[slots] = False
@@ -269,7 +298,7 @@ class AgentProcessor:
         if memory is not None:
             # Of steps that were taken without one, or with one of another size, nothing is remembered.
             columns.add("memory", memory.shape[1:], blank=0.0)
-        at = known * columns.n_times + self._length.take(known)
+        at = self._places_of(worker, known).at
         if memory is not None:
             columns.write("memory", at, memory[rows])
         if action_spec.continuous_size:
@@ -282,7 +311,7 @@ class AgentProcessor:
                 columns.write("discrete_log_probs", at, log_probs.discrete[rows])
         self._acted[known] = True
 
-    def _record_rewards(self, slots: np.ndarray, steps: DecisionSteps) -> None:
+    def _record_rewards(self, worker: _WorkerSlots, slots: np.ndarray, steps: DecisionSteps) -> None:
         """Complete the experiences of agents that go on, and cut those at the time horizon."""
         rewarded = self._acted[slots]
         n_rewarded = np.count_nonzero(rewarded)
@@ -293,13 +322,15 @@ class AgentProcessor:
         else:
             rows = np.flatnonzero(rewarded)
             slots = slots[rows]
-        lengths = self._length.take(slots)
-        at = slots * self._columns.n_times + lengths
-        self._columns.write("reward", at, steps.reward[rows])
-        self._columns.write("group_reward", at, steps.group_reward[rows])
-        lengths += 1
-        self._length[slots] = lengths
-        if np.maximum.reduce(lengths) >= self._horizon:
+        places = self._places_of(worker, slots)
+        self._columns.write("reward", places.at, steps.reward[rows])
+        self._columns.write("group_reward", places.at, steps.group_reward[rows])
+        places.at += 1
+        places.longest += 1
+        self._length[slots] += 1
+        if places.longest >= self._horizon:
+            self._version += 1
+            lengths = self._length[slots]
             full = np.flatnonzero(lengths >= self._horizon)
             indices = np.arange(len(steps))[rows]
             for index in full:
@@ -308,12 +339,12 @@ class AgentProcessor:
             self._last_discrete[slots[full]] = self._columns.arrays["discrete"][slots[full], lengths[full] - 1]
             self._length[slots[full]] = 0
 
-    def _record_observations(self, slots: np.ndarray, steps: DecisionSteps) -> None:
+    def _record_observations(self, worker: _WorkerSlots, slots: np.ndarray, steps: DecisionSteps) -> None:
         """Write what agents see now, to be acted on."""
         columns = self._columns
-        lengths = self._length.take(slots)
-        columns.reserve_time(int(np.maximum.reduce(lengths)) + 1)
-        at = slots * columns.n_times + lengths
+        if columns.reserve_time(self._places_of(worker, slots).longest + 1):
+            self._version += 1
+        at = self._places_of(worker, slots).at
         for index, values in enumerate(steps.obs):
             columns.write(f"obs_{index}", at, values)
         if columns.branches:

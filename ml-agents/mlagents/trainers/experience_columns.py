@@ -94,10 +94,12 @@ class ExperienceColumns:
         if n_slots > self.n_slots:
             self._resize(max(n_slots, 2 * self.n_slots), self.n_times)
 
-    def reserve_time(self, length: int) -> None:
-        """Make room for `length` experiences in a slot."""
-        if length > self.n_times:
+    def reserve_time(self, length: int) -> bool:
+        """Make room for `length` experiences in a slot; return whether places in `rows` are others for it."""
+        grows = length > self.n_times
+        if grows:
             self._resize(self.n_slots, min(max(length, 2 * self.n_times), self._horizon))
+        return grows
 
     def state_dict(self) -> Dict[str, Any]:
         """Return the arrays, and what stands where nothing was written, by name."""

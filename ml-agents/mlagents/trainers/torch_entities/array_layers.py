@@ -1,6 +1,7 @@
 """Dense layers written out in NumPy, forward and backward, on the memory of the torch modules.
 
-What is given out is valid until the next call. Axis letters: S networks, B rows, H features, K the first so many of the rows.
+What is given out is valid until the next call. Axis letters: S networks, B rows, H features, K the first so many of
+the rows.
 """
 
 from __future__ import annotations
