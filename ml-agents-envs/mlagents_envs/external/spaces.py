@@ -90,7 +90,7 @@ class ObservationLayout:
             one_hot = _OneHot(space.nvec.reshape(-1), np.reshape(space.start, -1))
             return _Part(path, vector_observation(int(space.nvec.sum()), name), one_hot)
         if isinstance(space, spaces.MultiBinary):
-            return _Part(path, vector_observation(int(np.prod(space.shape)), name), _flatten)
+            return _Part(path, vector_observation(int(np.prod(space.shape)), name), _copied)
         raise UnsupportedSpaceException(
             f"{self._where}: the observation {name} is of the space {space}, which has no fixed size or no numbers. "
             "Supported are Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of them; a wrapper of "
@@ -101,7 +101,7 @@ class ObservationLayout:
         image = _Image.of(space)
         if image is not None:
             return _Part(path, image_observation(*image.shape, name), image)
-        return _Part(path, vector_observation(max(1, int(np.prod(space.shape))), name), _flatten)
+        return _Part(path, vector_observation(max(1, int(np.prod(space.shape))), name), _copied)
 
     def columns(self, batch: Any) -> Columns:
         """Return the observations of a batch: per specification, float32 (N, *shape), arrays of their own.
@@ -290,11 +290,14 @@ class _Choices:
         else:
             sizes, starts = [2] * int(np.prod(space.shape)), [0]
         self.sizes = [int(size) for size in sizes]
-        self._starts = np.array(starts, dtype=np.int64)
+        self._starts = np.array(starts, dtype=space.dtype)
+        self._are_shifted = bool(self._starts.any())
 
     def pick(self, actions: NDArray[np.int32]) -> NDArray[Any]:
         """Return choices (N, branches) as a batch of the space."""
-        chosen = (actions + self._starts).astype(self._space.dtype, copy=False)
+        chosen = actions.astype(self._space.dtype)
+        if self._are_shifted:
+            chosen += self._starts
         return chosen.reshape(len(chosen), *(self._space.shape or ()))
 
 
@@ -326,6 +329,5 @@ def _assemble(space: spaces.Space[Any], values: Mapping[_Path, Any], path: _Path
     return values[path]
 
 
-def _flatten(batch: Any) -> NDArray[np.float32]:
-    array = np.array(batch, dtype=np.float32)
-    return array.reshape(len(array), -1)
+def _copied(batch: Any) -> NDArray[np.float32]:
+    return np.array(batch, dtype=np.float32)

@@ -297,8 +297,8 @@ def _first_to_tick(rates: np.ndarray) -> np.ndarray:
 
     It is the first of exponential clocks that tick at these rates.
     """
-    clocks = np.random.standard_exponential(rates.shape[::-1]).T
-    first: np.ndarray = (rates / clocks).argmax(axis=0)
+    rates = rates.T
+    first: np.ndarray = (rates / np.random.standard_exponential(rates.shape)).argmax(axis=1)
     return first
 
 
