@@ -9,6 +9,7 @@ import h2.events
 import h2.settings
 import numpy as np
 import pytest
+from h2_peer import PIECES, Peer, framed, of_size
 from hypothesis import given, settings, strategies
 
 from mlagents_envs.wire import http2
@@ -19,34 +20,16 @@ RESPONSE = [(":status", "200"), ("content-type", "application/grpc")]
 N_FUZZED = 20_000
 
 
-class Server:
-    """A server, and the client's end that gets all that it sends, in pieces of `chunk` bytes."""
+class Server(Peer):
+    """A server of h2's, and the client's end."""
 
     def __init__(self, chunk=10**9, huffman=False, **server_settings):
-        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
-        self.h2.encoder.encode = partial(self.h2.encoder.encode, huffman=huffman)
         self.client = GrpcClientConnection("127.0.0.1:5005", "/service/method")
-        self.chunk = chunk
-        self.sent = bytearray()
         self.headers, self.bodies, self.ended = {}, {}, []
-        wanted = {getattr(h2.settings.SettingCodes, name): value for name, value in server_settings.items()}
-        self.h2.local_settings = h2.settings.Settings(client=False, initial_values={0x2: 0, **wanted})
-        self.h2.max_inbound_frame_size = self.h2.local_settings.max_frame_size
-        self.h2.initiate_connection()
-        self.talk()
+        super().__init__(self.client, chunk, is_client=False, **server_settings)
+        self.h2.encoder.encode = partial(self.h2.encoder.encode, huffman=huffman)
 
-    def talk(self):
-        """Give each end what the other has sent, until both are silent."""
-        while (data := self.h2.data_to_send()) or self.client.outgoing:
-            self.sent += data
-            for start in range(0, len(data), self.chunk):
-                self.client.receive(data[start : start + self.chunk])
-            request = bytes(self.client.outgoing)
-            self.client.outgoing.clear()
-            for event in self.h2.receive_data(request):
-                self._note(event)
-
-    def _note(self, event):
+    def note(self, event):
         if isinstance(event, h2.events.RequestReceived):
             self.headers[event.stream_id] = event.headers
         elif isinstance(event, h2.events.DataReceived):
@@ -73,25 +56,8 @@ class Server:
         return self.client.response
 
 
-def framed(message, compressed=0):
-    """Return a message as gRPC has it on the wire."""
-    return bytes([compressed]) + len(message).to_bytes(4, "big") + message
-
-
-def of_size(size, seed=0):
-    return np.random.default_rng(seed).bytes(size)
-
-
 @settings(max_examples=200, deadline=None)
-@given(
-    sizes=strategies.lists(
-        strategies.tuples(*2 * [strategies.integers(0, 200) | strategies.integers(0, 100_000)]), max_size=4
-    ),
-    chunk=strategies.integers(7, 70_000),
-    window=strategies.integers(1, 3) | strategies.integers(5_000, 2**31 - 1),
-    frame_size=strategies.integers(2**14, 2**24 - 1),
-    huffman=strategies.booleans(),
-)
+@given(**PIECES, huffman=strategies.booleans())
 def test_messages_arrive_as_they_were_sent_whatever_the_pieces(sizes, chunk, window, frame_size, huffman):
     server = Server(chunk, huffman, INITIAL_WINDOW_SIZE=window, MAX_FRAME_SIZE=frame_size)
     for there, back in sizes:

@@ -9,7 +9,8 @@ import h2.events
 import h2.settings
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies
+from h2_peer import PIECES, Peer, framed, of_size
+from hypothesis import given, settings
 
 from mlagents_envs.wire import http2
 from mlagents_envs.wire.grpc_connection import GrpcServerConnection, Status
@@ -27,20 +28,14 @@ HEAD_OF_ANSWER = b"\x00\x00\x14\x01\x04\x00\x00\x00\x01\x88\x0f\x10\x10applicati
 N_FUZZED = 20_000
 
 
-class Client:
-    """A client, and the server's end that gets all that it sends, in pieces of `chunk` bytes."""
+class Client(Peer):
+    """A client of h2's, and the server's end."""
 
     def __init__(self, chunk=10**9, **client_settings):
-        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
         self.server = GrpcServerConnection()
-        self.chunk = chunk
         self.takes_all = True  # and so gives room for more
         self.bodies, self.headers, self.ended, self.others = {}, {}, set(), []
-        wanted = {getattr(h2.settings.SettingCodes, name): value for name, value in client_settings.items()}
-        self.h2.local_settings = h2.settings.Settings(client=True, initial_values={0x2: 0, **wanted})
-        self.h2.max_inbound_frame_size = self.h2.local_settings.max_frame_size
-        self.h2.initiate_connection()
-        self.talk()
+        super().__init__(self.server, chunk, is_client=True, **client_settings)
 
     def request(self, body, end=True, headers=(), **how):
         stream = self.h2.get_next_available_stream_id()
@@ -58,17 +53,7 @@ class Client:
             if last:
                 return
 
-    def talk(self):
-        """Give each end what the other has sent, until both are silent."""
-        while (data := self.h2.data_to_send()) or self.server.outgoing:
-            for start in range(0, len(data), self.chunk):
-                self.server.receive(data[start : start + self.chunk])
-            answer = bytes(self.server.outgoing)
-            self.server.outgoing.clear()
-            for event in self.h2.receive_data(answer):
-                self._note(event)
-
-    def _note(self, event):
+    def note(self, event):
         if isinstance(event, h2.events.DataReceived):
             self.bodies[event.stream_id] = self.bodies.get(event.stream_id, b"") + event.data
             if self.takes_all:
@@ -87,24 +72,8 @@ class Client:
         return self.bodies[stream]
 
 
-def framed(message, compressed=0):
-    """Return a message as gRPC has it on the wire."""
-    return bytes([compressed]) + len(message).to_bytes(4, "big") + message
-
-
-def of_size(size, seed=0):
-    return np.random.default_rng(seed).bytes(size)
-
-
 @settings(max_examples=200, deadline=None)
-@given(
-    sizes=strategies.lists(
-        strategies.tuples(*2 * [strategies.integers(0, 200) | strategies.integers(0, 100_000)]), max_size=4
-    ),
-    chunk=strategies.integers(7, 70_000),
-    window=strategies.integers(1, 3) | strategies.integers(5_000, 2**31 - 1),
-    frame_size=strategies.integers(2**14, 2**24 - 1),
-)
+@given(**PIECES)
 def test_messages_arrive_as_they_were_sent_whatever_the_pieces(sizes, chunk, window, frame_size):
     client = Client(chunk, INITIAL_WINDOW_SIZE=window, MAX_FRAME_SIZE=frame_size)
     for there, back in sizes:

@@ -525,6 +525,20 @@ BAD_STEPS = {
     "a decision's image": ("decision", lambda steps: steps.obs[1], (0, 2, 3, 1), np.inf, "'camera'[2, 3, 1]: inf"),
     "a decision's reward": ("decision", lambda steps: steps.reward, (1,), np.nan, ", reward: nan"),
     "a decision's group reward": ("decision", lambda steps: steps.group_reward, (1,), -np.inf, ", group reward: -inf"),
+    "a reward without a group's": (
+        "decision",
+        lambda steps: steps.group_reward.fill(0) or steps.reward,
+        (0,),
+        np.inf,
+        ", reward: inf",
+    ),
+    "a group's without a reward": (
+        "terminal",
+        lambda steps: steps.reward.fill(0) or steps.group_reward,
+        (1,),
+        np.nan,
+        ", group reward: nan",
+    ),
     "a terminal observation": ("terminal", lambda steps: steps.obs[0], (1, 0), -np.inf, "observation 'tilt'[0]: -inf"),
     "a terminal reward": ("terminal", lambda steps: steps.reward, (0,), np.inf, ", reward: inf"),
 }
