@@ -295,9 +295,9 @@ class _Choices:
 
     def pick(self, actions: NDArray[np.int32]) -> NDArray[Any]:
         """Return choices (N, branches) as a batch of the space."""
-        chosen = actions.astype(self._space.dtype)
+        chosen: NDArray[Any] = actions.astype(self._space.dtype)
         if self._are_shifted:
-            chosen += self._starts
+            chosen = chosen + self._starts
         return chosen.reshape(len(chosen), *(self._space.shape or ()))
 
 

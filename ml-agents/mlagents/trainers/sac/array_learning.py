@@ -185,13 +185,16 @@ class _Values:
         self._heads = Heads(network.value_heads, gradients)
 
     def forward(self, inputs: np.ndarray) -> Dict[str, np.ndarray]:
-        return self._heads.forward(self._layers.forward([inputs])[0])
+        (features,) = self._layers.forward([inputs])
+        return self._heads.forward(features)
 
     def backward(
         self, gradients: Dict[str, np.ndarray], to_inputs: bool = False, n_learning: Optional[int] = None
     ) -> np.ndarray:
         """See `Linear`."""
-        return self._layers.backward([self._heads.backward(gradients, n_learning)], to_inputs, n_learning)[0]
+        of_features = self._heads.backward(gradients, n_learning)
+        of_inputs: np.ndarray = self._layers.backward([of_features], to_inputs, n_learning)[0]
+        return of_inputs
 
 
 class _SquashedGaussian:

@@ -59,7 +59,7 @@ _EVALUATING_METHODS = frozenset({"forward", "get_action_and_stats", "get_stats",
 HALF, ONE, EPSILON_0D = (np.array(number, dtype=np.float32) for number in (0.5, 1.0, EPSILON))
 """Python's numbers become arrays at every call, which for small ones takes as long as the arithmetic."""
 
-_END = {"": object()}
+_END: Dict[str, object] = {"": object()}
 """Stands behind the parts of a network, so that one more of them shows."""
 
 _Self = TypeVar("_Self", bound="ArrayNetwork")
@@ -77,7 +77,7 @@ class ArrayNetwork:
         held = [it for module in modules for it in (module._modules, module._parameters, module._buffers)]
         hooks = [it for module in modules for it in (module._forward_hooks, module._forward_pre_hooks)]
         self._empty: List[Any] = [it for it in (*held, *hooks) if not it]
-        self._held: List[Any] = [it.values() for it in (*filter(None, held), _END)]
+        self._held = [*(it.values() for it in held if it), _END.values()]
         self._parts = [*chain.from_iterable(self._held)]
         tensors = (it for it in self._parts if isinstance(it, torch.Tensor))
         constants = {*map(id, network._parameters.values())}  # an actor's, beside its modules
