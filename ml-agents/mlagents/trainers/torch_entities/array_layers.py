@@ -182,9 +182,11 @@ def parameters_of(*networks: nn.Module) -> List[nn.Parameter]:
 
 def are_plain(parameters: Sequence[nn.Parameter]) -> bool:
     """Return whether all learn, and nobody is told of their gradients, which would not be so here."""
-    return not any(
-        learns is False or hooks or later_hooks for learns, hooks, later_hooks in map(_HOW_IT_LEARNS, parameters)
+    how = [*map(_HOW_IT_LEARNS, parameters)]
+    return how.count(_PLAIN) == len(how) or not any(
+        learns is False or hooks or later_hooks for learns, hooks, later_hooks in how
     )
 
 
 _HOW_IT_LEARNS = operator.attrgetter("requires_grad", "_backward_hooks", "_post_accumulate_grad_hooks")
+_PLAIN = (True, None, None)

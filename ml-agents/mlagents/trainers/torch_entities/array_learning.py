@@ -112,6 +112,8 @@ class ArrayLearner:
         :param allowed: (B, sum of branches), 1 = allowed and 0 = forbidden; None allows everything.
         """
         self._n_rows = n_rows = len(obs[0])
+        if allowed is not None and np.count_nonzero(allowed) == allowed.size:
+            allowed = None
         encodings = [encode(obs) for encode in self._encodings]
         found = [features for layers, part in self._layers for features in layers.forward(encodings[part])]
         features, seen = found[0], found[-1]

@@ -32,9 +32,16 @@ class FusedAdam(torch.optim.Adam):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._slots = _Slots(self)
 
-    @torch.no_grad()
     def step(self, closure: Optional[Callable[[], float]] = None) -> Optional[float]:  # type: ignore[override]
         """Take a step along the gradients that are there."""
+        was_enabled = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(False)  # which `torch.no_grad` does in ten times the time
+        try:
+            return self._step(closure)
+        finally:
+            torch._C._set_grad_enabled(was_enabled)
+
+    def _step(self, closure: Optional[Callable[[], float]]) -> Optional[float]:
         if not self._slots.are_those_of(self):
             self._slots = _Slots(self)
         is_plain = closure is None and self._slots.are_plain(self)
@@ -45,14 +52,16 @@ class FusedAdam(torch.optim.Adam):
             loss: Optional[float] = super().step(closure)
             return loss
         for group, slots in zip(self.param_groups, self._slots.ready):
-            slots = slots.with_gradients()
-            if not slots.parameters:
+            gradients = [*map(_GRADIENT_OF, slots.parameters)]
+            if any(map(operator.is_, gradients, repeat(None))):
+                slots, gradients = slots.with_gradients(gradients)
+            if not gradients:
                 continue
             slots.counts[slots.rows] += 1
             beta1, beta2 = group["betas"]
             torch._fused_adam_(
                 slots.parameters,
-                [*map(_GRADIENT_OF, slots.parameters)],
+                gradients,
                 slots.means,
                 slots.squares,
                 [],
@@ -100,15 +109,14 @@ class _Group(NamedTuple):
             state["step"] = step
         return _Group(tuple(parameters), means, squares, steps, counts.numpy())
 
-    def with_gradients(self) -> _Group:
-        """Return those that have a gradient now."""
-        if not any(map(operator.is_, map(_GRADIENT_OF, self.parameters), repeat(None))):
-            return self
-        rows = [row for row, parameter in enumerate(self.parameters) if parameter.grad is not None]
+    def with_gradients(self, gradients: List[Optional[torch.Tensor]]) -> Tuple[_Group, List[torch.Tensor]]:
+        """Return those that have a gradient, with these."""
+        rows = [row for row, gradient in enumerate(gradients) if gradient is not None]
         parameters, means, squares, steps = (
             tuple(column[row] for row in rows) for column in (self.parameters, self.means, self.squares, self.steps)
         )
-        return _Group(parameters, means, squares, steps, self.counts, rows)
+        group = _Group(parameters, means, squares, steps, self.counts, rows)
+        return group, [gradient for gradient in gradients if gradient is not None]
 
 
 class _Slots:
@@ -143,6 +151,7 @@ class _Slots:
 
     def are_plain(self, optimizer: torch.optim.Optimizer) -> bool:
         """Return whether the kernel alone will do: on the CPU, without variants, and with all states there."""
-        return all(parameter.grad is None for parameter in self._others) and not any(
-            group["amsgrad"] or group["maximize"] or group["differentiable"] for group in optimizer.param_groups
-        )
+        for group in optimizer.param_groups:
+            if group["amsgrad"] or group["maximize"] or group["differentiable"]:
+                return False
+        return all(map(operator.is_, map(_GRADIENT_OF, self._others), repeat(None)))
