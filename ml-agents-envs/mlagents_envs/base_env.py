@@ -218,6 +218,15 @@ class ActionTuple(_ActionTupleBase):
         """Indices are int32."""
         return np.int32
 
+    def copy(self) -> ActionTuple:
+        """Return the same in memory of its own."""
+        copied = ActionTuple()
+        if self._continuous is not None:
+            copied._continuous = self._continuous.copy()
+        if self._discrete is not None:
+            copied._discrete = self._discrete.copy()
+        return copied
+
 
 class ActionSpec(NamedTuple):
     """How agents of a behaviour act.

@@ -64,7 +64,7 @@ class BehaviorTurn:
         :raises UnityActionException: the shapes are not those of so many agents.
         """
         self.spec.action_spec.check(action, len(self._steps[0]), self.name)
-        self._actions = ActionTuple(action.continuous.copy(), action.discrete.copy())
+        self._actions = action.copy()
 
     def set_action_for_agent(self, agent_id: AgentId, action: ActionTuple) -> None:
         """Set the action, of one row, of one agent that waits for one.

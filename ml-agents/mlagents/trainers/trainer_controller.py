@@ -161,11 +161,13 @@ class TrainerController:
 
         :returns: the new trainers.
         """
+        seen = [behavior_id for step in steps for behavior_id in step.name_behavior_ids]
+        if all(behavior_id in env_manager.policies for behavior_id in seen):
+            return []
         known = set(self.trainers)
-        for step in steps:
-            for behavior_id in step.name_behavior_ids:
-                if behavior_id not in env_manager.policies:
-                    self._add_behavior(env_manager, behavior_id)
+        for behavior_id in seen:
+            if behavior_id not in env_manager.policies:
+                self._add_behavior(env_manager, behavior_id)
         return [trainer for name, trainer in self.trainers.items() if name not in known]
 
     def _add_behavior(self, env_manager: EnvManager, behavior_id: str) -> None:
