@@ -24,7 +24,7 @@ from mlagents.trainers.torch_entities.array_learning import ArrayLearner
 from mlagents.trainers.torch_entities.components.reward_providers import ExtrinsicRewardProvider
 from mlagents.trainers.torch_entities.components.reward_providers.reward_provider_factory import NAME_TO_CLASS
 from mlagents.trainers.torch_entities.encoders import Normalizer
-from mlagents.trainers.torch_entities.networks import SharedActorCritic, SimpleActor
+from mlagents.trainers.torch_entities.networks import SharedActorCritic, SimpleActor, ValueNetwork
 from mlagents.trainers.trajectory import ObsUtil
 from mlagents_envs.base_env import (
     ActionSpec,
@@ -173,6 +173,18 @@ def test_minibatches_of_different_sizes_one_after_the_other():
     optimizer = make_optimizer()
     for rows in (5, 64, 1, 64, 7):
         assert_equal_gradients(optimizer, minibatch(optimizer, rows, seed=rows))
+
+
+@pytest.mark.parametrize("network", [{"hidden_units": 24}, {"num_layers": 3}])
+def test_a_critic_of_another_size(network):
+    class OtherCritic(TorchPPOOptimizer):
+        def create_critic(self):
+            policy = self.policy
+            settings = NetworkSettings(**{"hidden_units": 16, "num_layers": 2, "normalize": True, **network})
+            return ValueNetwork(self.stream_names, policy.behavior_spec.observation_specs, settings)
+
+    optimizer = make_optimizer(kind=OtherCritic)
+    assert_equal_gradients(optimizer, minibatch(optimizer))
 
 
 @pytest.mark.parametrize("shared_critic", [False, True])
