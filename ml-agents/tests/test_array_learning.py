@@ -110,7 +110,12 @@ def minibatch(optimizer, rows=12, seed=1, scale=1.0, forbid=True):
 
 def learned(optimizer):
     networks = dict.fromkeys((optimizer.policy.actor, optimizer.critic))
-    return [it for network in networks for it in network.named_parameters() if it[1].requires_grad]
+    return [
+        (f"{whose} {name}", parameter)
+        for whose, network in zip(("actor's", "critic's"), networks)
+        for name, parameter in network.named_parameters()
+        if parameter.requires_grad
+    ]
 
 
 def gradients(optimizer):
@@ -209,7 +214,7 @@ def test_a_forbidden_choice_has_no_gradient():
     allowed[:, 2] = 0.0
     batch[BufferKey.DISCRETE_ACTION].to_ndarray()[:] %= 2
     found, _ = written_out(optimizer, batch)
-    of_branch = found["action_model._discrete_distribution.branches.0.weight"]
+    of_branch = found["actor's action_model._discrete_distribution.branches.0.weight"]
     assert of_branch[:2].abs().sum() > 0
     assert of_branch[2].abs().sum() == 0
 
@@ -347,7 +352,7 @@ def test_networks_that_are_exchanged_learn_in_the_place_of_the_former():
     optimizer.critic = present
     found, _ = written_out(optimizer, minibatch(optimizer))
     head = "value_heads.value_heads.extrinsic.weight"
-    assert torch.equal(found[head], dict(present.named_parameters())[head].grad)
+    assert torch.equal(found[f"critic's {head}"], dict(present.named_parameters())[head].grad)
     assert dict(former.named_parameters())[head].grad is None
 
 
