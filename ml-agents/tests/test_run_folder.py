@@ -266,7 +266,14 @@ def test_a_status_of_another_shape_is_passed_over(run_learn, basic_config, tmp_p
     assert (code, error) == (0, "")
 
 
-@pytest.mark.parametrize("change", [lambda state: state.pop("environments"), lambda state: state.update(random=3)])
+def add_a_column(state):
+    ((_, manager),) = state["environments"]["agents"].items()
+    manager["columns"]["arrays"]["prev_discrete"] = manager["columns"]["arrays"]["discrete"]
+
+
+@pytest.mark.parametrize(
+    "change", [lambda state: state.pop("environments"), lambda state: state.update(random=3), add_a_column]
+)
 def test_a_run_state_of_another_layout_begins_new_episodes(run_learn, basic_config, tmp_path, change):
     run_learn(basic_config(max_steps=100), *RUN)
     path = tmp_path / "results" / "a" / "run_state.pt"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
@@ -12,6 +13,8 @@ from mlagents_envs.base_env import BehaviorSpec
 
 _FIRST_SLOT_CAPACITY = 16
 _FIRST_TIME_CAPACITY = 64
+_MADE_WHEN_CUT = {"obs", "done", "interrupted", "prev_discrete", "branches"}
+_NAMES = {field.name for field in fields(TrajectoryColumns)} - _MADE_WHEN_CUT
 
 
 class _Field(NamedTuple):
@@ -107,7 +110,13 @@ class ExperienceColumns:
         return {"arrays": dict(self.arrays), "blanks": blanks}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over arrays of which `state_dict` told."""
+        """Take over arrays of which `state_dict` told.
+
+        :raises ValueError: there are others among them: the state is of another version.
+        """
+        unknown = state["arrays"].keys() - _NAMES - {f"obs_{index}" for index in range(self.n_obs)}
+        if unknown:
+            raise ValueError(f"There are no columns {', '.join(sorted(unknown))}.")
         self.arrays, self.rows, self._has_masks = {}, {}, True
         for name, array in state["arrays"].items():
             self._set(name, np.ascontiguousarray(array))  # so that `rows` are the same memory
