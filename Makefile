@@ -7,7 +7,7 @@ PACKAGES := ml-agents-envs/pyproject.toml ml-agents/pyproject.toml ml-agents-tra
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make train   train an agent to balance a ball (about a minute)"
+	@echo "make train   train an agent to balance a ball (less than a minute)"
 	@echo "make test    run all tests"
 	@echo "make test-versions"
 	@echo "             test mlagents_envs alone on other versions of Python and its dependencies (minutes)"

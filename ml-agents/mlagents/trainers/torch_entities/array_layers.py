@@ -40,6 +40,7 @@ class Linear:
         self._weight, self._bias = array_of(layer.weight), array_of(layer.bias)
         self._weight_gradient, self._bias_gradient = gradients.of(layer.weight), gradients.of(layer.bias)
         self.size = len(self._bias)
+        self._inputs: np.ndarray  # of the last `forward`
         self._allocate(0)
 
     def _allocate(self, n_rows: int) -> None:
@@ -49,7 +50,6 @@ class Linear:
     def work_in(self, outputs: np.ndarray, input_gradient: np.ndarray) -> None:
         """Leave results in these from now on, (B, size) and (B, n)."""
         self._outputs, self._input_gradient = outputs, input_gradient
-        self._inputs = input_gradient
         self._ones = np.ones(len(outputs), dtype=np.float32)
 
     def forward(self, inputs: np.ndarray) -> np.ndarray:
